@@ -1,0 +1,1 @@
+"""Acts: observes, plans, executes, records. The only room that reads the clock."""

@@ -1,0 +1,1 @@
+"""Touches the world: libvirt, qemu-img, seeds, SSH, probes. Knows no upgrades."""

@@ -1,0 +1,1 @@
+"""What is put into guests: the boot script and the health agent."""

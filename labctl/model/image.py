@@ -1,0 +1,78 @@
+"""Image definitions and their versions."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+
+from labctl.errors import InvalidError
+
+LATEST = "latest"
+_VERSION = re.compile(r"(0|[1-9]\d{0,9})\.(0|[1-9]\d{0,9})\.(0|[1-9]\d{0,9})")
+_MAX = 2**31 - 1  # each part is a 32-bit integer in Azure's galleries
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class VersionNumber:
+    """`Major.Minor.Patch`, compared as numbers: 1.10.0 is newer than 1.9.0."""
+
+    major: int
+    minor: int
+    patch: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises InvalidError for anything but three plain 32-bit integers."""
+        match = _VERSION.fullmatch(text)
+        if match is None or any(int(part) > _MAX for part in match.groups()):
+            raise InvalidError(
+                f"image version {text!r} is not Major.Minor.Patch",
+                hint="use three whole numbers, for example 1.4.0",
+            )
+        major, minor, patch = (int(part) for part in match.groups())
+        return cls(major, minor, patch)
+
+    def __str__(self) -> str:
+        """Give back the text that `parse` takes."""
+        return f"{self.major}.{self.minor}.{self.patch}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageDefinition:
+    """A kind of image; its versions replace one another."""
+
+    name: str
+    os_type: str  # "linux"
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageVersion:
+    """One immutable image of a definition. The file is found by its digest."""
+
+    definition: str
+    version: VersionNumber
+    digest: str  # sha256 of the qcow2 file, 64 lower-case hexadecimal digits
+    file_size: int  # bytes of the qcow2 file
+    virtual_size: int  # bytes that the guest sees
+    created_at: datetime
+    published_at: datetime | None  # None: imported, not offered as `latest`
+    excluded_from_latest: bool = False
+    build_id: str = ""  # empty for imported files that were not built here
+    source: str = ""  # where the file came from, for people
+
+    @property
+    def name(self) -> str:
+        """For people and commands: `tiny/1.0.0`."""
+        return f"{self.definition}/{self.version}"
+
+    @property
+    def is_offered(self) -> bool:
+        """Can `latest` resolve to it?"""
+        return self.published_at is not None and not self.excluded_from_latest
+
+
+def find_latest(versions: tuple[ImageVersion, ...]) -> ImageVersion | None:
+    """The highest version that is published and not excluded from latest."""
+    offered = [version for version in versions if version.is_offered]
+    return max(offered, key=lambda version: version.version, default=None)

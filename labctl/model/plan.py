@@ -1,0 +1,253 @@
+"""What the planner answers: decisions to record, actions to execute, holds; each with its reason."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from labctl.model.instance import Health, Instance
+from labctl.model.spec import ScaleSetSpec
+from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode, UpgradeError
+
+# --- what the planner is asked -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostCapacity:
+    """What the host can take now."""
+
+    boots_at_once: int  # how many instances may be between power-on and ready
+    free_memory: int  # bytes for instances that are not yet running
+    overhead_per_instance: int  # bytes that the emulator takes beside the guest's memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleSet:
+    """One scale set: the wish, the facts, and the upgrade that is running, if any."""
+
+    name: str
+    spec: ScaleSetSpec  # the newest model: capacity, policies, health
+    models: dict[int, ScaleSetSpec]  # by revision; an instance runs its generation's model
+    model_revision: int  # the revision of `spec`; new instances get it
+    image_version: str  # what new instances boot; moves when an upgrade completes
+    image_digest: str
+    is_deleting: bool
+    next_ordinal: int
+    instances: tuple[Instance, ...]  # by ordinal
+    upgrade: Upgrade | None  # the one that has not ended
+    capacity: HostCapacity
+
+
+# --- decisions: recorded in one commit, before anything acts --------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateInstance:
+    """Give an ordinal an identity and a first generation (or wake a record that was deleted)."""
+
+    ordinal: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveInstance:
+    """Mark an instance as to be deleted; its data disks are kept."""
+
+    instance: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginBatch:
+    """Give each of `instances` a new generation on the upgrade's target."""
+
+    upgrade: int
+    batch: int
+    instances: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoveMember:
+    """Change the state of one member. ROLLING_BACK also sets the previous generation as wanted."""
+
+    upgrade: int
+    instance: str
+    state: MemberState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndBatch:
+    """Every member of the batch has come to rest."""
+
+    upgrade: int
+    batch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndUpgrade:
+    """The upgrade is over. COMPLETED also moves the scale set's image version."""
+
+    upgrade: int
+    code: UpgradeCode
+    reason: str
+    error: UpgradeError | None = None
+
+
+Decision = CreateInstance | RemoveInstance | BeginBatch | MoveMember | EndBatch | EndUpgrade
+
+# --- actions: idempotent effects on one instance --------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepare:
+    """Make overlay, seed and missing data disks of a generation. Nothing stops for it."""
+
+    instance: str
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Shut down by ACPI, destroy after the deadline."""
+
+    instance: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Define:
+    """(Re)define the domain on a generation: same UUID, MAC, ports and data disks."""
+
+    instance: str
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Power on."""
+
+    instance: str
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitReady:
+    """Climb the readiness ladder: domain, serial console, SSH, custom data."""
+
+    instance: str
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunExtension:
+    """Run one extension, or take up the run that a dead controller left."""
+
+    instance: str
+    generation: int
+    extension: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerunCustomData:
+    """Run the custom data again on the same OS disk (`labctl rerun --custom-data`)."""
+
+    instance: str
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectEvidence:
+    """Save serial tail, cloud-init result, extension output and health samples."""
+
+    instance: str
+    generation: int
+    upgrade: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscardGeneration:
+    """Delete the files of an OS generation that nothing needs any more."""
+
+    instance: str
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteInstance:
+    """Stop and undefine the domain, delete its OS generations; data disks stay."""
+
+    instance: str
+    reason: str
+
+
+Action = (
+    Prepare
+    | Stop
+    | Define
+    | Start
+    | AwaitReady
+    | RunExtension
+    | RerunCustomData
+    | CollectEvidence
+    | DiscardGeneration
+    | DeleteInstance
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Why nothing happens to `subject` (an instance or the scale set) now."""
+
+    subject: str
+    reason: str
+    until: datetime | None = None  # when time alone will change the answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Either decisions (record them, then ask again) or actions; holds beside either."""
+
+    decisions: tuple[Decision, ...] = ()
+    actions: tuple[Action, ...] = ()
+    holds: tuple[Hold, ...] = ()
+
+    @property
+    def is_idle(self) -> bool:
+        """Is there nothing to do and nothing to wait for?"""
+        return not (self.decisions or self.actions or self.holds)
+
+
+__all__ = [
+    "Action",
+    "AwaitReady",
+    "BeginBatch",
+    "CollectEvidence",
+    "CreateInstance",
+    "Decision",
+    "Define",
+    "DeleteInstance",
+    "DiscardGeneration",
+    "EndBatch",
+    "EndUpgrade",
+    "Health",
+    "Hold",
+    "HostCapacity",
+    "MoveMember",
+    "Plan",
+    "Prepare",
+    "RemoveInstance",
+    "RerunCustomData",
+    "RunExtension",
+    "ScaleSet",
+    "Start",
+    "Stop",
+]

@@ -1,0 +1,175 @@
+"""The spec of a scale set: what the user wants. Validated once, then trusted."""
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from labctl.model.quantity import Duration, Size
+
+MIB = 2**20
+GIB = 2**30
+
+NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
+DISK_NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,10}[a-z0-9])?$"  # a virtio serial holds 20 characters
+
+
+class Strict(BaseModel):
+    """Frozen; camelCase in YAML; unknown keys are errors."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+
+
+class MachineSize(Strict):
+    """Processors and memory of each instance."""
+
+    vcpus: int = Field(default=1, ge=1, le=64)
+    memory: Size = Field(default=512 * MIB, ge=64 * MIB)
+
+
+class ImageReference(Strict):
+    """Which image version to run."""
+
+    definition: str = Field(pattern=NAME_PATTERN)
+    version: str = Field(default="latest", pattern=r"^(latest|\d+\.\d+\.\d+)$")
+
+
+class OsDisk(Strict):
+    """The disk that an image upgrade replaces."""
+
+    size: Size | None = Field(default=None, description="At least the image's size; default: equal")
+
+
+class DataDisk(Strict):
+    """A disk that outlives every OS disk."""
+
+    name: str = Field(pattern=DISK_NAME_PATTERN)
+    size: Size = Field(ge=1 * MIB)
+    file_system: Literal["ext4"] | None = Field(
+        default=None, description="Made on an empty disk; a disk that holds anything is left as is"
+    )
+    mount_point: str | None = Field(default=None, pattern=r"^/[A-Za-z0-9._/-]+$")
+
+
+class CustomData(Strict):
+    """What the instance runs once on each new OS disk. Exactly one of `inline` and `file`."""
+
+    inline: str | None = None
+    file: str | None = Field(default=None, description="Path, relative to the spec file")
+
+
+class Extension(Strict):
+    """A script that labctl runs over SSH on each new OS disk."""
+
+    name: str = Field(min_length=1, max_length=80, pattern=r"^[ -~]+$")
+    script: str | None = None
+    file: str | None = Field(default=None, description="Path, relative to the spec file")
+    timeout: Duration = Field(default=timedelta(minutes=10), gt=timedelta(0))
+    provision_after_extensions: tuple[str, ...] = Field(default=(), strict=False)
+
+
+class Protocol(StrEnum):
+    """How a health probe asks."""
+
+    HTTP = "http"
+    HTTPS = "https"
+    TCP = "tcp"
+
+
+class HealthProbe(Strict):
+    """What is asked for health, by the agent in the guest or by the controller."""
+
+    protocol: Annotated[Protocol, Field(strict=False)] = Protocol.HTTP
+    port: int | None = Field(default=None, ge=1, le=65535, description="Mandatory for tcp")
+    request_path: str | None = Field(default=None, pattern=r"^/[!-~]*$")
+    interval: Duration = Field(
+        default=timedelta(seconds=5), ge=timedelta(seconds=5), le=timedelta(seconds=60)
+    )
+    number_of_probes: int = Field(default=1, ge=1, le=24)
+
+
+class Health(Strict):
+    """Where health comes from; at most one source. Neither: power state and extensions."""
+
+    application_health: HealthProbe | None = None
+    probe: HealthProbe | None = None
+
+
+class Network(Strict):
+    """How instances reach the network and are reached. It cannot be changed later."""
+
+    type: Literal["user", "nat"] = "user"
+    subnet: str | None = Field(
+        default=None, description="For nat: an IPv4 network, for example 10.87.1.0/24"
+    )
+
+
+class UpgradeMode(StrEnum):
+    """What happens to instances when the model changes."""
+
+    MANUAL = "Manual"
+
+
+class RollingUpgradePolicy(Strict):
+    """How many instances an upgrade touches at once, and when it stops."""
+
+    max_batch_instance_percent: int = Field(default=20, ge=5, le=100)
+    max_unhealthy_instance_percent: int = Field(default=20, ge=5, le=100)
+    max_unhealthy_upgraded_instance_percent: int = Field(default=20, ge=0, le=100)
+    pause_time_between_batches: Duration = Field(
+        default=timedelta(0), ge=timedelta(0), le=timedelta(hours=12)
+    )
+    prioritize_unhealthy_instances: bool = False
+
+
+class AutomaticOsUpgradePolicy(Strict):
+    """Upgrades that the platform starts by itself."""
+
+    enable_automatic_os_upgrade: bool = Field(default=False, alias="enableAutomaticOSUpgrade")
+    disable_automatic_rollback: bool = False
+
+
+class UpgradePolicy(Strict):
+    """How OS image upgrades proceed."""
+
+    mode: Annotated[UpgradeMode, Field(strict=False)] = UpgradeMode.MANUAL
+    rolling_upgrade_policy: RollingUpgradePolicy = RollingUpgradePolicy()
+    automatic_os_upgrade_policy: AutomaticOsUpgradePolicy = Field(
+        default=AutomaticOsUpgradePolicy(), alias="automaticOSUpgradePolicy"
+    )
+    health_timeout: Duration = Field(
+        default=timedelta(minutes=5),
+        ge=timedelta(seconds=5),
+        le=timedelta(hours=2),
+        description="How long an upgraded instance may take to become healthy",
+    )
+
+
+class ScaleSetSpec(Strict):
+    """The whole spec. `custom_data.inline` and `script` are filled in when files were named."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    capacity: int = Field(ge=0, le=1000)
+    size: MachineSize = MachineSize()
+    image: ImageReference
+    os_disk: OsDisk = OsDisk()
+    data_disks: tuple[DataDisk, ...] = Field(default=(), strict=False)
+    ssh_keys: tuple[str, ...] = Field(default=(), strict=False)
+    custom_data: CustomData | None = None
+    extensions: tuple[Extension, ...] = Field(default=(), strict=False)
+    extensions_time_budget: Duration = Field(
+        default=timedelta(minutes=90), ge=timedelta(minutes=15), le=timedelta(hours=2)
+    )
+    health: Health = Health()
+    network: Network = Network()
+    upgrade_policy: UpgradePolicy = UpgradePolicy()

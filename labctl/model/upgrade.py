@@ -1,0 +1,126 @@
+"""A rolling upgrade of the OS image of a scale set, and its history."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from labctl.model.spec import RollingUpgradePolicy
+
+
+class UpgradeCode(StrEnum):
+    """runningStatus.code of the page."""
+
+    ROLLING_FORWARD = "RollingForward"
+    ROLLING_BACK = "RollingBack"
+    CANCELLED = "Cancelled"
+    COMPLETED = "Completed"
+    FAULTED = "Faulted"
+
+    @property
+    def is_final(self) -> bool:
+        """Has the upgrade ended?"""
+        return self not in {UpgradeCode.ROLLING_FORWARD, UpgradeCode.ROLLING_BACK}
+
+
+class StartedBy(StrEnum):
+    """Who started an upgrade."""
+
+    USER = "User"
+    PLATFORM = "Platform"
+
+
+class MemberState(StrEnum):
+    """How far an upgrade is with one instance."""
+
+    PENDING = "Pending"
+    IN_PROGRESS = "InProgress"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"  # not healthy on the new disk, and not restored
+    ROLLING_BACK = "RollingBack"
+    ROLLED_BACK = "RolledBack"  # healthy again on the previous disk
+    ROLLBACK_FAILED = "RollbackFailed"
+    SKIPPED = "Skipped"  # deleted or stopped by its user meanwhile
+
+    @property
+    def is_moving(self) -> bool:
+        """Does the present batch still wait for it?"""
+        return self in {MemberState.IN_PROGRESS, MemberState.ROLLING_BACK}
+
+    @property
+    def has_failed(self) -> bool:
+        """Did the new disk not become healthy here?"""
+        return self in {
+            MemberState.FAILED,
+            MemberState.ROLLING_BACK,
+            MemberState.ROLLED_BACK,
+            MemberState.ROLLBACK_FAILED,
+        }
+
+
+class UpgradeErrorCode(StrEnum):
+    """Codes that Azure documents."""
+
+    UNHEALTHY_BEFORE = "MaxUnhealthyInstancePercentExceededBeforeRollingUpgrade"
+    UNHEALTHY_DURING = "MaxUnhealthyInstancePercentExceededInRollingUpgrade"
+    UNHEALTHY_UPGRADED = "MaxUnhealthyUpgradedInstancePercentExceededInRollingUpgrade"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpgradeError:
+    """Why an upgrade faulted."""
+
+    code: UpgradeErrorCode
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One instance in an upgrade."""
+
+    instance: str
+    ordinal: int
+    state: MemberState = MemberState.PENDING
+    batch: int | None = None  # 1 is the first
+    from_generation: int | None = None  # set when the batch begins
+    to_generation: int | None = None
+    from_version: str = ""
+    admitted_at: datetime | None = None  # its batch began
+    stopped_at: datetime | None = None  # the old disk's shutdown began
+    settled_at: datetime | None = None  # extensions ended on the disk that is being waited for
+    healthy_at: datetime | None = None
+    ended_at: datetime | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upgrade:
+    """One attempt. Everything that bounds it is copied into it at the start."""
+
+    id: int
+    scale_set: str
+    started_by: StartedBy
+    target_version: str
+    target_digest: str
+    model_revision: int  # the model that upgraded instances get
+    policy: RollingUpgradePolicy
+    health_timeout: timedelta
+    restores: bool  # put the previous OS disk back where an instance does not recover
+    code: UpgradeCode = UpgradeCode.ROLLING_FORWARD
+    started_at: datetime
+    ended_at: datetime | None = None
+    cancel_asked_at: datetime | None = None
+    batch_ended_at: datetime | None = None  # the pause between batches counts from here
+    batches: int = 0  # batches begun
+    members: tuple[Member, ...]
+    error: UpgradeError | None = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The page's counters of progress."""
+        states = [member.state for member in self.members]
+        return {
+            "successfulInstanceCount": states.count(MemberState.SUCCEEDED),
+            "failedInstanceCount": sum(state.has_failed for state in states),
+            "inProgressInstanceCount": states.count(MemberState.IN_PROGRESS),
+            "pendingInstanceCount": states.count(MemberState.PENDING),
+        }

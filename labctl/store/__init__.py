@@ -1,0 +1,1 @@
+"""Remembers: what users want and what was found out, in SQLite."""

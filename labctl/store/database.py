@@ -1,0 +1,100 @@
+"""Opens the SQLite file, migrates it, and hands out transactions."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import QueuePool
+
+from labctl.errors import HostError
+
+_BUSY_SECONDS = 30
+
+
+class Database:
+    """The store of one state directory. Safe to share between threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create `path` (0600) and bring its tables up to date.
+
+        Raises HostError when the directory cannot be written or the file is from a newer labctl.
+        """
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+            # Host keys and tokens are inside, so nobody else may read it, from the first byte on.
+            path.touch(mode=0o600)
+        except OSError as error:
+            raise HostError(
+                f"cannot write the state directory {str(path.parent)!r}",
+                detail=str(error),
+                hint="free space, or choose another with --state-dir or LABCTL_STATE_DIR",
+            ) from error
+        self._engine = _create_engine(path)
+        from labctl.store.migrations import ensure_current
+
+        ensure_current(self._engine, path)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent view; writes in it are a mistake."""
+        with self._translated(), self._engine.connect() as connection:
+            connection.execute(text("BEGIN"))
+            yield connection
+            connection.rollback()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction: committed at the end, undone if an exception passes."""
+        with self._translated(), self._engine.connect() as connection:
+            # A deferred BEGIN that upgrades later fails at once when another writer was faster.
+            connection.execute(text("BEGIN IMMEDIATE"))
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OperationalError as error:
+            raise HostError(
+                f"the store {str(self.path)!r} cannot be used",
+                detail=str(error.orig),
+                hint="check free space and permissions with `labctl doctor`; nothing was half done",
+            ) from error
+
+
+def _create_engine(path: Path) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{os.fspath(path)}",
+        poolclass=QueuePool,
+        pool_size=8,
+        max_overflow=32,
+        connect_args={
+            "timeout": _BUSY_SECONDS,
+            "isolation_level": None,
+            "check_same_thread": False,
+        },
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: object, _record: object) -> None:
+        cursor = connection.cursor()  # type: ignore[attr-defined]
+        cursor.execute("PRAGMA journal_mode=WAL")
+        # A commit that a power cut loses would lose an intent, and with it a disk.
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    return engine

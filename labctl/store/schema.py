@@ -1,0 +1,216 @@
+"""The tables. Times are ISO 8601 text in UTC; JSON is text; booleans are 0 and 1."""
+
+from datetime import UTC, datetime
+from typing import Any, override
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Dialect,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware datetime, kept as UTC text that sorts by time."""
+
+    impl = String(32)
+    cache_ok = True
+
+    @override
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        """Write UTC with microseconds, so that text order is time order."""
+        if value is None:
+            return None
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+
+    @override
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:
+        """Read an aware datetime back."""
+        return None if value is None else datetime.fromisoformat(value)
+
+
+scale_set = Table(
+    "scale_set",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("model_revision", Integer, nullable=False),
+    Column("image_version", String(32), nullable=False),
+    Column("image_digest", String(64), nullable=False),
+    Column("is_deleting", Boolean, nullable=False, default=False),
+    Column("next_ordinal", Integer, nullable=False, default=0),
+    Column("subnet", String(18), unique=True),
+    Column("created_at", Moment, nullable=False),
+)
+
+model = Table(
+    "model",
+    metadata,
+    Column("scale_set", ForeignKey("scale_set.name", ondelete="CASCADE"), primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("spec", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+)
+
+instance = Table(
+    "instance",
+    metadata,
+    Column("name", String(48), primary_key=True),
+    Column("scale_set", ForeignKey("scale_set.name", ondelete="CASCADE"), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("wanted", String(16), nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("uuid", String(36), nullable=False, unique=True),
+    Column("mac", String(17), nullable=False, unique=True),
+    Column("ssh_port", Integer, nullable=False),
+    Column("agent_port", Integer, nullable=False),
+    Column("probe_port", Integer, nullable=False),
+    Column("address", String(15), unique=True),
+    Column("host_key", Text, nullable=False),
+    Column("host_key_public", Text, nullable=False),
+    Column("agent_token", String(64), nullable=False),
+    Column("health", String(16), nullable=False),
+    Column("health_since", Moment),
+    Column("health_detail", Text, nullable=False, default=""),
+    Column("restart_asked_at", Moment),
+    Column("rerun_custom_data_asked_at", Moment),
+    Column("created_at", Moment, nullable=False),
+    UniqueConstraint("scale_set", "ordinal"),
+)
+
+port = Table(  # one row for each port that was given out, so that no two instances share one
+    "port",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("instance", ForeignKey("instance.name", ondelete="CASCADE"), nullable=False),
+)
+
+generation = Table(
+    "generation",
+    metadata,
+    Column("instance", ForeignKey("instance.name", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("image_version", String(32), nullable=False),
+    Column("image_digest", String(64), nullable=False),
+    Column("model_revision", Integer, nullable=False),
+    Column("prepared", Boolean, nullable=False, default=False),
+    Column("started_at", Moment),
+    Column("ready_at", Moment),
+    Column("failure_rung", String(16)),
+    Column("failure_message", Text),
+    Column("failure_at", Moment),
+    Column("evidence_at", Moment),
+    Column("created_at", Moment, nullable=False),
+)
+
+extension_run = Table(
+    "extension_run",
+    metadata,
+    Column("instance", String(48), primary_key=True),
+    Column("generation", Integer, primary_key=True),
+    Column("name", String(80), primary_key=True),
+    Column("started_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+    Column("exit_code", Integer),
+    Column("output", Text, nullable=False, default=""),
+)
+
+data_disk = Table(  # not tied to `instance`: data disks outlive instances
+    "data_disk",
+    metadata,
+    Column("scale_set", String(40), primary_key=True),
+    Column("ordinal", Integer, primary_key=True),
+    Column("name", String(12), primary_key=True),
+    Column("path", Text, nullable=False, unique=True),
+    Column("serial", String(20), nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("created_at", Moment, nullable=False),
+)
+
+upgrade = Table(
+    "upgrade",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("scale_set", String(40), nullable=False, index=True),
+    Column("started_by", String(16), nullable=False),
+    Column("target_version", String(32), nullable=False),
+    Column("target_digest", String(64), nullable=False),
+    Column("model_revision", Integer, nullable=False),
+    Column("policy", Text, nullable=False),
+    Column("health_timeout", Integer, nullable=False),  # milliseconds
+    Column("restores", Boolean, nullable=False),
+    Column("code", String(16), nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("ended_at", Moment),
+    Column("cancel_asked_at", Moment),
+    Column("batch_ended_at", Moment),
+    Column("batches", Integer, nullable=False, default=0),
+    Column("error_code", String(80)),
+    Column("error_message", Text),
+)
+
+member = Table(
+    "upgrade_member",
+    metadata,
+    Column("upgrade", ForeignKey("upgrade.id", ondelete="CASCADE"), primary_key=True),
+    Column("instance", String(48), primary_key=True),
+    Column("ordinal", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("batch", Integer),
+    Column("from_generation", Integer),
+    Column("to_generation", Integer),
+    Column("from_version", String(32), nullable=False, default=""),
+    Column("admitted_at", Moment),
+    Column("stopped_at", Moment),
+    Column("settled_at", Moment),
+    Column("healthy_at", Moment),
+    Column("ended_at", Moment),
+    Column("message", Text, nullable=False, default=""),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Moment, nullable=False),
+    Column("scale_set", String(40), nullable=False, index=True),
+    Column("instance", String(48)),
+    Column("upgrade", Integer),
+    Column("kind", String(32), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("data", Text, nullable=False, default="{}"),
+)
+
+image_definition = Table(
+    "image_definition",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("os_type", String(16), nullable=False),
+    Column("description", Text, nullable=False, default=""),
+    Column("created_at", Moment, nullable=False),
+)
+
+image_version = Table(
+    "image_version",
+    metadata,
+    Column("definition", ForeignKey("image_definition.name"), primary_key=True),
+    Column("version", String(32), primary_key=True),
+    Column("digest", String(64), nullable=False, index=True),
+    Column("file_size", Integer, nullable=False),
+    Column("virtual_size", Integer, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("published_at", Moment),
+    Column("excluded_from_latest", Boolean, nullable=False, default=False),
+    Column("build_id", String(64), nullable=False, default=""),
+    Column("source", Text, nullable=False, default=""),
+)
+
