@@ -1,0 +1,291 @@
+"""The tree of commands. A command's module is imported when the command is used, not before."""
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
+from typing_extensions import override
+
+from labctl import __version__
+from labctl.cli import context as run
+from labctl.cli.errors import EXIT_CODES, configure_logging, exit_code_of
+from labctl.cli.output import Output
+
+PROGRAM = "labctl"
+_SHARED = ("state_dir", "uri", "output", "verbose")  # options that every command takes
+_Command = TyperCommand | TyperGroup
+_SCALE_SET = "labctl.cli.scaleset"
+_INSTANCE = "labctl.cli.instance"
+_UPGRADE = "labctl.cli.upgrade"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaf:
+    """A command: a function, or a whole `typer.Typer`, of a module."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """A group of commands."""
+
+    summary: str
+    entries: Mapping[str, Leaf]
+
+
+def _leaf(module: str, attribute: str, summary: str) -> Leaf:
+    return Leaf(module=module, attribute=attribute, summary=summary)
+
+
+# The order here is the order in the help.
+TREE: Mapping[str, Leaf | Branch] = {
+    "apply": _leaf(_SCALE_SET, "apply", "Make a scale set as its spec says, or change it"),
+    "get": _leaf(_SCALE_SET, "get", "Print the spec of a scale set"),
+    "show": _leaf(_SCALE_SET, "show", "Show a scale set with its instances"),
+    "list": _leaf(_SCALE_SET, "list_", "List the scale sets"),
+    "scale": _leaf(_SCALE_SET, "scale", "Change the number of instances"),
+    "delete": _leaf(_SCALE_SET, "delete", "Delete a scale set; its data disks stay"),
+    "events": _leaf(_SCALE_SET, "events", "List what happened"),
+    "rerun": _leaf(_SCALE_SET, "rerun", "Run custom data or extensions again"),
+    "why": _leaf(_SCALE_SET, "why", "Explain what an instance is doing or waiting for"),
+    "instance": Branch(
+        summary="Look at and operate single instances",
+        entries={
+            "list": _leaf(_INSTANCE, "list_", "List instances"),
+            "show": _leaf(_INSTANCE, "show", "Show one instance"),
+            "start": _leaf(_INSTANCE, "start", "Start an instance"),
+            "stop": _leaf(_INSTANCE, "stop", "Stop an instance and keep it stopped"),
+            "restart": _leaf(_INSTANCE, "restart", "Stop an instance and start it again"),
+            "ssh": _leaf(_INSTANCE, "ssh", "Log in, or run a command in the guest"),
+            "console": _leaf(_INSTANCE, "console", "Attach to the serial console"),
+            "logs": _leaf(_INSTANCE, "logs", "Print the log of the serial console"),
+        },
+    ),
+    "upgrade": Branch(
+        summary="Roll a newer image over a scale set",
+        entries={
+            "plan": _leaf(_UPGRADE, "plan", "Tell what an upgrade would do, batch by batch"),
+            "start": _leaf(_UPGRADE, "start", "Upgrade the OS disks in batches"),
+            "status": _leaf(_UPGRADE, "status", "Show the latest upgrade"),
+            "watch": _leaf(_UPGRADE, "watch", "Follow a running upgrade to its end"),
+            "cancel": _leaf(_UPGRADE, "cancel", "Stop after the present batch"),
+            "history": _leaf(_UPGRADE, "history", "List past upgrades"),
+            "show": _leaf(_UPGRADE, "show", "Show one upgrade with the evidence of failures"),
+        },
+    ),
+    "image": _leaf("labctl.cli.image", "app", "Build, import, publish and list images"),
+    "disk": Branch(
+        summary="Data disks, which outlive instances and scale sets",
+        entries={
+            "list": _leaf("labctl.cli.disk", "list_", "List data disks"),
+            "delete": _leaf("labctl.cli.disk", "delete", "Delete a data disk that nothing uses"),
+        },
+    ),
+    "doctor": _leaf("labctl.cli.doctor", "doctor", "Check this host; --fix mends what it can"),
+    "schema": _leaf("labctl.cli.schema", "schema", "Print the JSON Schema of specs, for editors"),
+    "example": _leaf("labctl.cli.example", "example", "Print a commented spec to start from"),
+}
+
+_EPILOG = "\b\nExit codes:\n" + "\n".join(
+    f"{code.value:>3}  {meaning}" for code, meaning in EXIT_CODES.items()
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; the value is the exit code of the program."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal cannot write must not end a command half way.
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    run.set_options(run.Options())
+    try:
+        root = get_command(app)
+        if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:
+            root.main(words, prog_name=PROGRAM)  # answers the shell, then ends the program
+        with root.make_context(PROGRAM, words) as context:
+            root.invoke(context)
+        sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001  the one place that turns failures into exit codes
+        return exit_code_of(error, words)
+    return 0
+
+
+class LazyGroup(TyperGroup):
+    """A group that knows its commands by name and summary until one of them is used."""
+
+    def fill(self, entries: Mapping[str, Leaf | Branch]) -> None:
+        """Add the entries whose modules are there."""
+        for name, entry in entries.items():
+            if isinstance(entry, Branch):
+                group = LazyGroup(name=name, help=entry.summary, rich_markup_mode=None)
+                group.fill(entry.entries)
+                if group.commands:
+                    self.add_command(group)
+            elif importlib.util.find_spec(entry.module) is not None:
+                self.add_command(_Placeholder(name, entry))
+
+    @override
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Show the help when no command is named; that is a mistake, so the exit code says it."""
+        if not args and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help(), err=True)
+            raise typer.Exit(2)
+        return super().parse_args(ctx, args)
+
+    @override
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Import the command that is named."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if isinstance(command, _Placeholder):
+            command = command.load()
+            options = ctx.find_root().command.params
+            _prepare(command, [option for option in options if option.name in _SHARED])
+        return name, command, rest
+
+
+class _Root(LazyGroup):
+    """The program itself."""
+
+    def __init__(self, **attributes: Any) -> None:  # noqa: ANN401  Typer's own arguments
+        super().__init__(**attributes)
+        self.fill(TREE)
+
+
+class _Placeholder(TyperCommand):
+    """Stands in help and completion for a command that is not imported yet."""
+
+    def __init__(self, name: str, leaf: Leaf) -> None:
+        super().__init__(name, short_help=leaf.summary, rich_markup_mode=None)
+        self._leaf = leaf
+
+    def load(self) -> _Command:
+        """Import the module and make the command."""
+        found = getattr(importlib.import_module(self._leaf.module), self._leaf.attribute)
+        if isinstance(found, typer.Typer):
+            command: _Command = get_group(found)
+        else:
+            command = cast("_Command", get_command(_wrap(found)))
+        command.name = self.name
+        return command
+
+
+def _wrap(function: Callable[..., Any]) -> typer.Typer:
+    single = typer.Typer(add_completion=False, rich_markup_mode=None)
+    single.command()(function)
+    return single
+
+
+def _prepare(command: _Command, shared: Sequence[Any]) -> None:
+    """Let every command take the shared options, so that they may stand anywhere on the line."""
+    command.rich_markup_mode = None
+    if isinstance(command, TyperGroup):
+        for child in command.commands.values():
+            _prepare(cast("_Command", child), shared)
+        return
+    taken = {word for parameter in command.params for word in parameter.opts}
+    command.params.extend(option for option in shared if not taken & set(option.opts))
+
+
+def _take_state_dir(value: Path | None) -> Path | None:
+    run.set_state_dir(value)
+    return value
+
+
+def _take_uri(value: str | None) -> str | None:
+    run.set_uri(value)
+    return value
+
+
+def _take_output(value: Output | None) -> Output | None:
+    run.set_output(value)
+    return value
+
+
+def _take_verbose(value: bool) -> bool:
+    run.set_verbose(value=value)
+    configure_logging(run.current_options())
+    return value
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+StateDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        metavar="PATH",
+        callback=_take_state_dir,
+        expose_value=False,
+        help="Where labctl keeps everything (or LABCTL_STATE_DIR).",
+    ),
+]
+Uri = Annotated[
+    str | None,
+    typer.Option(
+        "--uri",
+        metavar="URI",
+        callback=_take_uri,
+        expose_value=False,
+        help="The libvirt connection (or LABCTL_URI).",
+    ),
+]
+OutputFormat = Annotated[
+    Output | None,
+    typer.Option(
+        "--output",
+        "-o",
+        callback=_take_output,
+        expose_value=False,
+        help="How results are printed; default: table.",
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        callback=_take_verbose,
+        expose_value=False,
+        help="Tell more, on stderr.",
+    ),
+]
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version",
+        callback=_show_version,
+        expose_value=False,
+        is_eager=True,
+        help="Print the version and exit.",
+    ),
+]
+
+app = typer.Typer(cls=_Root, rich_markup_mode=None, epilog=_EPILOG)
+
+
+@app.callback()
+def _root(
+    state_dir: StateDir = None,
+    uri: Uri = None,
+    output: OutputFormat = None,
+    verbose: Verbose = False,
+    version: Version = False,
+) -> None:
+    """Scale sets of real virtual machines on libvirt, with health-gated OS image upgrades."""
