@@ -2,12 +2,16 @@
 
 from enum import IntEnum
 
+from typing_extensions import override
+
 
 class ExitCode(IntEnum):
     """Exit codes of every command; documented in the README."""
 
     OK = 0
-    FAILED = 1  # the work was tried and did not succeed (an upgrade faulted, an instance is not healthy)
+    FAILED = (
+        1  # the work was tried and did not succeed (an upgrade faulted, an instance is not healthy)
+    )
     INVALID = 2  # the command line or the spec is wrong; nothing was changed
     NOT_FOUND = 3  # the named scale set, instance, image or upgrade does not exist
     REFUSED = 4  # the state of things forbids it (unhealthy set, upgrade running, image in use)
@@ -30,6 +34,7 @@ class LabError(Exception):
         self.detail = detail
         self.hint = hint
 
+    @override
     def __str__(self) -> str:
         """Join the lines that are there."""
         return "\n".join(line for line in (self.brief, self.detail, self.hint) if line)
@@ -63,3 +68,10 @@ class HostError(LabError):
     """The host lacks something; `labctl doctor` says what."""
 
     exit_code = ExitCode.HOST
+    may_pass = False  # would trying again in a moment help?
+
+
+class UnreachableError(HostError):
+    """The hypervisor does not answer at the moment."""
+
+    may_pass = True

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
+from typing_extensions import override
+
 from labctl.errors import InvalidError
 
 LATEST = "latest"
@@ -32,6 +34,7 @@ class VersionNumber:
         major, minor, patch = (int(part) for part in match.groups())
         return cls(major, minor, patch)
 
+    @override
     def __str__(self) -> str:
         """Give back the text that `parse` takes."""
         return f"{self.major}.{self.minor}.{self.patch}"

@@ -155,6 +155,24 @@ class UpgradePolicy(Strict):
     )
 
 
+class Timeouts(Strict):
+    """How long the steps of a boot may take. The defaults grow where the host only emulates."""
+
+    boot: Duration | None = Field(
+        default=None, gt=timedelta(0), description="Power-on to SSH; default 2m, emulated 10m"
+    )
+    custom_data: Duration | None = Field(
+        default=None,
+        gt=timedelta(0),
+        description="SSH to the end of custom data; default 10m, emulated 30m",
+    )
+    shutdown: Duration = Field(
+        default=timedelta(seconds=60),
+        gt=timedelta(0),
+        description="A guest that has not switched itself off by then is destroyed",
+    )
+
+
 class ScaleSetSpec(Strict):
     """The whole spec. `custom_data.inline` and `script` are filled in when files were named."""
 
@@ -172,4 +190,5 @@ class ScaleSetSpec(Strict):
     )
     health: Health = Health()
     network: Network = Network()
+    timeouts: Timeouts = Timeouts()
     upgrade_policy: UpgradePolicy = UpgradePolicy()

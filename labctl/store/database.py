@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
@@ -77,7 +77,7 @@ class Database:
 
 def _create_engine(path: Path) -> Engine:
     engine = create_engine(
-        f"sqlite:///{os.fspath(path)}",
+        URL.create("sqlite", database=os.fspath(path)),  # a path may hold ? and %
         poolclass=QueuePool,
         pool_size=8,
         max_overflow=32,

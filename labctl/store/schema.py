@@ -1,7 +1,7 @@
 """The tables. Times are ISO 8601 text in UTC; JSON is text; booleans are 0 and 1."""
 
 from datetime import UTC, datetime
-from typing import Any, override
+from typing import Any
 
 from sqlalchemy import (
     Boolean,
@@ -16,6 +16,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
 )
+from typing_extensions import override
 
 metadata = MetaData()
 
@@ -104,6 +105,7 @@ generation = Table(
     Column("model_revision", Integer, nullable=False),
     Column("prepared", Boolean, nullable=False, default=False),
     Column("started_at", Moment),
+    Column("console_offset", Integer, nullable=False, default=0),  # bytes, at the latest power-on
     Column("ready_at", Moment),
     Column("failure_rung", String(16)),
     Column("failure_message", Text),
@@ -115,7 +117,7 @@ generation = Table(
 extension_run = Table(
     "extension_run",
     metadata,
-    Column("instance", String(48), primary_key=True),
+    Column("instance", ForeignKey("instance.name", ondelete="CASCADE"), primary_key=True),
     Column("generation", Integer, primary_key=True),
     Column("name", String(80), primary_key=True),
     Column("started_at", Moment, nullable=False),
@@ -213,4 +215,3 @@ image_version = Table(
     Column("build_id", String(64), nullable=False, default=""),
     Column("source", Text, nullable=False, default=""),
 )
-

@@ -1,0 +1,291 @@
+"""What people ask for, written down as desired state. Nothing here touches an instance."""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from labctl.errors import RefusedError
+from labctl.model.event import EventKind
+from labctl.model.instance import Instance, Wanted
+from labctl.model.plan import HostCapacity
+from labctl.model.spec import ScaleSetSpec
+from labctl.store.data_disks import load_data_disks
+from labctl.store.events import add_event
+from labctl.store.gallery import resolve
+from labctl.store.instances import (
+    change_instance,
+    find_scale_set_of,
+    load_instances,
+    remove_extension_runs,
+    save_failure,
+)
+from labctl.store.scale_sets import (
+    find_scale_set,
+    get_scale_set,
+    insert_scale_set,
+    load_models,
+    load_scale_sets,
+    load_view,
+    mark_deleting,
+    replace_model,
+    save_model,
+)
+
+NO_CAPACITY = HostCapacity(boots_at_once=0, free_memory=0, overhead_per_instance=0)
+_SUBNETS = ipaddress.IPv4Network("10.87.0.0/16")
+_SUBNET_PREFIX = 22  # 1000 instances fit
+_RESERVED_ADDRESSES = 10  # network, bridge and room for a person's own machines
+
+# Changes of these fields concern no OS disk: they hold at once, for every instance.
+_LIVE = frozenset({"capacity", "upgrade_policy", "timeouts"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What `apply` changed."""
+
+    created: bool
+    changes: tuple[str, ...]  # for people; empty when the spec was in force already
+
+
+def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> Applied:
+    """Create the scale set or change its model.
+
+    Raises NotFoundError for an image that is not in the gallery, RefusedError for what cannot
+    change in place.
+    """
+    image = resolve(connection, spec.image.definition, spec.image.version)
+    row = find_scale_set(connection, spec.name)
+    if row is None:
+        insert_scale_set(
+            connection,
+            spec,
+            image_version=str(image.version),
+            image_digest=image.digest,
+            subnet=_choose_subnet(connection, spec),
+            now=now,
+        )
+        text = f"created with {spec.capacity} instances of {image.name}"
+        _note(connection, spec.name, text, now=now)
+        return Applied(created=True, changes=(text,))
+    if row.is_deleting:
+        raise RefusedError(
+            f"scale set {spec.name!r} is being deleted",
+            hint=f"run: labctl delete {spec.name}, then apply again",
+        )
+    old = load_models(connection, spec.name)[row.model_revision]
+    _refuse_what_cannot_change(old, spec)
+    changed = [
+        name for name in ScaleSetSpec.model_fields if getattr(old, name) != getattr(spec, name)
+    ]
+    if any(name not in _LIVE for name in changed):
+        save_model(connection, spec, now=now)
+    elif changed:
+        replace_model(connection, spec, revision=row.model_revision)
+    changes = tuple(_describe_change(name, old, spec) for name in changed)
+    changes += _retry_failures(connection, load_instances(connection, spec.name))
+    for change in changes:
+        _note(connection, spec.name, change, now=now)
+    return Applied(created=False, changes=changes)
+
+
+def scale(connection: Connection, name: str, capacity: int, *, now: datetime) -> bool:
+    """Change the capacity; returns whether it was another before."""
+    row = get_scale_set(connection, name)
+    if row.is_deleting:
+        raise RefusedError(f"scale set {name!r} is being deleted")
+    spec = load_models(connection, name)[row.model_revision]
+    if spec.capacity == capacity:
+        return False
+    wanted = spec.model_copy(update={"capacity": capacity})
+    _check_subnet_holds(wanted)
+    replace_model(connection, wanted, revision=row.model_revision)
+    _note(connection, name, f"capacity {spec.capacity} -> {capacity}", now=now)
+    return True
+
+
+def delete_scale_set(connection: Connection, name: str, *, now: datetime) -> int:
+    """Mark a scale set as to be deleted; returns how many data disks will be kept."""
+    get_scale_set(connection, name)
+    mark_deleting(connection, name)
+    for instance in load_instances(connection, name):
+        change_instance(connection, instance.name, wanted=Wanted.DELETED.value)
+    _note(connection, name, "deletion asked for", now=now)
+    return len(load_data_disks(connection, name))
+
+
+def set_wanted(
+    connection: Connection, instances: Sequence[str], wanted: Wanted, *, now: datetime
+) -> None:
+    """Start or stop instances. Raises NotFoundError for an unknown one, before any change."""
+    for name, scale_set in _owners(connection, instances).items():
+        change_instance(connection, name, wanted=wanted.value)
+        if wanted is Wanted.RUNNING:
+            _clear_failure(connection, scale_set, name)
+        verb = "start" if wanted is Wanted.RUNNING else "stop"
+        _note(connection, scale_set, f"{verb} asked for", now=now, instance=name)
+
+
+def restart(connection: Connection, instances: Sequence[str], *, now: datetime) -> None:
+    """Ask for a stop and a start; clears what an earlier boot failed at."""
+    for name, scale_set in _owners(connection, instances).items():
+        change_instance(connection, name, wanted=Wanted.RUNNING.value, restart_asked_at=now)
+        _clear_failure(connection, scale_set, name)
+        _note(connection, scale_set, "restart asked for", now=now, instance=name)
+
+
+def rerun(
+    connection: Connection,
+    scale_set: str,
+    *,
+    instances: Sequence[str],
+    custom_data: bool,
+    extensions: bool,
+    now: datetime,
+) -> list[str]:
+    """Run custom data or extensions again on the present OS disks; returns the instances' names."""
+    get_scale_set(connection, scale_set)
+    present = load_instances(connection, scale_set)
+    chosen = [instance for instance in present if not instances or instance.name in instances]
+    unknown = set(instances) - {instance.name for instance in chosen}
+    if unknown:
+        raise RefusedError(
+            f"scale set {scale_set!r} has no instance {sorted(unknown)[0]!r}",
+            hint=f"run: labctl instance list {scale_set}",
+        )
+    for instance in chosen:
+        if custom_data:
+            change_instance(connection, instance.name, rerun_custom_data_asked_at=now)
+        if extensions:
+            remove_extension_runs(connection, instance.name, instance.generation)
+        _clear_failure(connection, scale_set, instance.name)
+        what = " and ".join(
+            word
+            for word, is_asked in (("custom data", custom_data), ("extensions", extensions))
+            if is_asked
+        )
+        _note(connection, scale_set, f"rerun of {what} asked for", now=now, instance=instance.name)
+    return [instance.name for instance in chosen]
+
+
+def _owners(connection: Connection, instances: Sequence[str]) -> dict[str, str]:
+    return {name: find_scale_set_of(connection, name) for name in instances}
+
+
+def _clear_failure(connection: Connection, scale_set: str, name: str) -> None:
+    for instance in load_instances(connection, scale_set):
+        if instance.name == name and instance.current.failure is not None:
+            save_failure(connection, name, instance.generation, None)
+
+
+def _retry_failures(connection: Connection, instances: tuple[Instance, ...]) -> tuple[str, ...]:
+    retried = []
+    for instance in instances:
+        if instance.current.failure is not None:
+            save_failure(connection, instance.name, instance.generation, None)
+            retried.append(f"{instance.name}: trying again what failed")
+    return tuple(retried)
+
+
+def _note(
+    connection: Connection,
+    scale_set: str,
+    message: str,
+    *,
+    now: datetime,
+    instance: str | None = None,
+) -> None:
+    add_event(
+        connection,
+        at=now,
+        scale_set=scale_set,
+        instance=instance,
+        kind=EventKind.REQUEST,
+        message=message,
+    )
+
+
+def _refuse_what_cannot_change(old: ScaleSetSpec, new: ScaleSetSpec) -> None:
+    if old.network != new.network:
+        raise RefusedError(
+            f"the network of scale set {new.name!r} cannot change",
+            detail=f"it is {old.network.type!r}, the spec says {new.network.type!r}",
+            hint="apply the spec under another name",
+        )
+    wanted = {disk.name: disk for disk in new.data_disks}
+    for disk in old.data_disks:
+        kept = wanted.get(disk.name)
+        if kept is None:
+            raise RefusedError(
+                f"data disk {disk.name!r} cannot be taken out of scale set {new.name!r}",
+                detail="the instances hold data on it",
+                hint="put it back into the spec, or delete the scale set and then the disk",
+            )
+        if kept.size != disk.size:
+            raise RefusedError(
+                f"data disk {disk.name!r} of scale set {new.name!r} cannot change its size",
+                detail=f"it has {disk.size} bytes, the spec says {kept.size}",
+                hint="add another data disk with the size that you need",
+            )
+    _check_subnet_holds(new)
+
+
+def _describe_change(name: str, old: ScaleSetSpec, new: ScaleSetSpec) -> str:
+    label = ScaleSetSpec.model_fields[name].alias or name
+    if name == "capacity":
+        return f"capacity {old.capacity} -> {new.capacity}"
+    if name in _LIVE:
+        return f"{label} changed; it holds at once"
+    return (
+        f"{label} changed; new instances get it, the others with their next OS image upgrade "
+        f"(labctl upgrade plan {new.name})"
+    )
+
+
+def _choose_subnet(connection: Connection, spec: ScaleSetSpec) -> str | None:
+    if spec.network.type != "nat":
+        return None
+    _check_subnet_holds(spec)
+    taken = [
+        ipaddress.IPv4Network(row.subnet) for row in load_scale_sets(connection) if row.subnet
+    ]
+    if spec.network.subnet is not None:
+        wanted = ipaddress.IPv4Network(spec.network.subnet)
+        clash = next((network for network in taken if network.overlaps(wanted)), None)
+        if clash is not None:
+            raise RefusedError(
+                f"subnet {wanted} overlaps {clash}, which another scale set uses",
+                hint="choose another network.subnet, or leave it out",
+            )
+        return str(wanted)
+    for candidate in _SUBNETS.subnets(new_prefix=_SUBNET_PREFIX):
+        if not any(candidate.overlaps(network) for network in taken):
+            return str(candidate)
+    raise RefusedError(
+        f"no subnet of {_SUBNETS} is free", hint="set network.subnet, or delete a scale set"
+    )
+
+
+def _check_subnet_holds(spec: ScaleSetSpec) -> None:
+    if spec.network.subnet is None:
+        return
+    room = ipaddress.IPv4Network(spec.network.subnet).num_addresses - _RESERVED_ADDRESSES - 1
+    if spec.capacity > room:
+        raise RefusedError(
+            f"subnet {spec.network.subnet} has room for {room} instances, not {spec.capacity}",
+            hint="choose a wider network.subnet or a lower capacity",
+        )
+
+
+def address_of(subnet: str, ordinal: int) -> str:
+    """The address of an instance in its scale set's subnet."""
+    network = ipaddress.IPv4Network(subnet)
+    return str(network.network_address + _RESERVED_ADDRESSES + ordinal)
+
+
+def load_wish(connection: Connection, name: str) -> ScaleSetSpec:
+    """The newest model of a scale set."""
+    return load_view(connection, name, capacity=NO_CAPACITY).spec

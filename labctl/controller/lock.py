@@ -1,0 +1,52 @@
+"""One controller for each scale set at a time, on this host."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from labctl.errors import HostError
+from labctl.settings import Settings
+
+
+@contextmanager
+def try_lock(settings: Settings, scale_set: str) -> Iterator[bool]:
+    """Yield whether this process now controls `scale_set`; never waits.
+
+    The kernel gives the lock back when the process dies, however it dies.
+    """
+    path = settings.locks_dir / f"{scale_set}.lock"
+    file = _open(path)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+        yield True
+    finally:
+        os.close(file)
+
+
+def find_holder(settings: Settings, scale_set: str) -> int | None:
+    """The process id that last took the lock, for messages only."""
+    try:
+        text = (settings.locks_dir / f"{scale_set}.lock").read_text().strip()
+    except FileNotFoundError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _open(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HostError(
+            f"cannot write the lock file {str(path)!r}",
+            detail=str(error),
+            hint="run: labctl doctor",
+        ) from error

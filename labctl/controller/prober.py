@@ -1,0 +1,126 @@
+"""Asks instances for their health, each at its own pace, and turns answers into verdicts."""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from labctl.drivers.probe import ProbeResult, ProbeTarget, check
+from labctl.model.instance import Health, HealthState
+
+KEPT_SAMPLES = 40  # per instance, for the evidence of a failure
+_UNREACHABLE_IN_A_ROW = 3  # a busy emulated guest may miss one or two
+_FAST = timedelta(milliseconds=500)  # pace until the verdict is Healthy
+_TIMEOUT = timedelta(seconds=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One answer."""
+
+    at: datetime
+    state: HealthState
+    detail: str
+
+
+@dataclass(slots=True)
+class _Watched:
+    target: ProbeTarget
+    interval: timedelta
+    needed: int  # equal answers in a row that change the verdict
+    generation: int
+    health: Health
+    samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=KEPT_SAMPLES))
+    streak: int = 0
+    due: datetime | None = None  # None: at once
+    asked: Future[ProbeResult] | None = None
+    asked_at: datetime | None = None
+
+
+class Prober:
+    """Not thread-safe: the loop alone calls it; only the questions run in threads."""
+
+    def __init__(self, pool: ThreadPoolExecutor, wake: Callable[[], None]) -> None:
+        """`wake` is called from a worker when an answer has come."""
+        self._pool = pool
+        self._wake = wake
+        self._watched: dict[str, _Watched] = {}
+
+    def watch(
+        self,
+        instance: str,
+        target: ProbeTarget,
+        *,
+        generation: int,
+        interval: timedelta,
+        needed: int,
+        known: Health,
+    ) -> None:
+        """Ask this instance from now on; a new generation or target starts anew."""
+        watched = self._watched.get(instance)
+        if watched is None or watched.target != target or watched.generation != generation:
+            self._watched[instance] = _Watched(
+                target=target,
+                interval=interval,
+                needed=needed,
+                generation=generation,
+                health=replace(known, state=HealthState.INITIALIZING, detail="not asked yet"),
+            )
+
+    def forget(self, instance: str) -> None:
+        """Ask no more; the next `watch` starts anew."""
+        self._watched.pop(instance, None)
+
+    def samples(self, instance: str) -> tuple[Sample, ...]:
+        """The latest answers, oldest first."""
+        watched = self._watched.get(instance)
+        return tuple(watched.samples) if watched else ()
+
+    def health(self, instance: str) -> Health | None:
+        """The present verdict of an instance that is being asked."""
+        watched = self._watched.get(instance)
+        return watched.health if watched else None
+
+    def next_due(self) -> datetime | None:
+        """When the next question is due; None when none is, or one is due already."""
+        return min(
+            (w.due for w in self._watched.values() if w.asked is None and w.due is not None),
+            default=None,
+        )
+
+    def step(self, now: datetime) -> dict[str, Health]:
+        """Take in the answers, ask what is due; returns the verdicts that changed."""
+        changed: dict[str, Health] = {}
+        for instance, watched in self._watched.items():
+            if watched.asked is not None and watched.asked.done():
+                before = watched.health
+                self._take(watched, watched.asked.result(), now)
+                if (before.state, before.detail) != (watched.health.state, watched.health.detail):
+                    changed[instance] = watched.health
+            if watched.asked is None and (watched.due is None or watched.due <= now):
+                watched.asked = self._pool.submit(check, watched.target, timeout=_TIMEOUT)
+                watched.asked_at = now
+                watched.asked.add_done_callback(lambda _: self._wake())
+        return changed
+
+    def _take(self, watched: _Watched, result: ProbeResult, now: datetime) -> None:
+        watched.asked = None
+        last = watched.samples[-1].state if watched.samples else None
+        watched.streak = watched.streak + 1 if result.state is last else 1
+        watched.samples.append(Sample(at=now, state=result.state, detail=result.detail))
+        needed = watched.needed
+        if result.state is HealthState.UNKNOWN:
+            needed = max(needed, _UNREACHABLE_IN_A_ROW)
+        if watched.streak >= needed and (
+            watched.health.state is not result.state or watched.health.detail != result.detail
+        ):
+            same = watched.health.state is result.state
+            watched.health = Health(
+                state=result.state,
+                since=watched.health.since if same else now,
+                detail=result.detail,
+            )
+        healthy = watched.health.state is HealthState.HEALTHY and watched.streak >= needed
+        pace = watched.interval if healthy else min(_FAST, watched.interval)
+        watched.due = now + pace

@@ -1,0 +1,218 @@
+"""The loop of one scale set: observe, plan, record, execute, until a goal is reached."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from labctl.controller.clock import now as read_clock
+from labctl.controller.execute import Executor, Signal
+from labctl.controller.goal import Goal, Outcome
+from labctl.controller.lab import Lab
+from labctl.controller.observe import Observer
+from labctl.controller.record import record
+from labctl.errors import HostError, TimedOutError
+from labctl.model.instance import Power
+from labctl.model.plan import (
+    Action,
+    AwaitReady,
+    DeleteInstance,
+    Plan,
+    RerunCustomData,
+    RunExtension,
+    ScaleSet,
+    Stop,
+)
+from labctl.planner import plan as make_plan
+from labctl.store.scale_sets import find_scale_set
+
+_WORKERS = 64  # threads wait for guests most of the time, and are made only when needed
+_LONGEST_WAIT = timedelta(seconds=5)  # then look again: another process may have changed the wish
+_PATIENCE = timedelta(seconds=30)  # with a hypervisor that does not answer
+_RETRY_AFTER = timedelta(seconds=2)
+
+
+class Listener(Protocol):
+    """Is told what happens; the command line draws it."""
+
+    def update(self, scale_set: ScaleSet, plan: Plan, busy: dict[str, Action]) -> None:
+        """After every turn of the loop."""
+
+
+@dataclass(slots=True)
+class _Job:
+    action: Action
+    future: Future[None]
+    signal: Signal
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """The host refuses something; try again a little later, give up after a while."""
+
+    error: HostError
+    since: datetime
+    retry_at: datetime
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """Works on one scale set. Use it inside `try_lock`, from one thread."""
+
+    lab: Lab
+    name: str
+    listener: Listener | None = None
+    _wake: threading.Event = field(default_factory=threading.Event)
+    _jobs: dict[str, _Job] = field(default_factory=dict)
+    _trouble: dict[str, _Trouble] = field(default_factory=dict)
+
+    def run(self, goal: Goal, *, deadline: timedelta | None = None) -> Outcome:
+        """Work until `goal` says how it ended.
+
+        Raises TimedOutError at the deadline, HostError when the host does not let the work go on;
+        either way the next run goes on from the facts.
+        """
+        with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix=self.name) as pool:
+            observer = Observer(self.lab, self.name, pool, self._wake.set)
+            executor = Executor(self.lab, observer)
+            try:
+                with observer.subscribed(self._on_domain_stopped):
+                    return self._loop(goal, deadline, pool, observer, executor)
+            finally:
+                # Nothing is undone: what is half done is finished, or goes on from the facts.
+                for job in self._jobs.values():
+                    job.signal.cancel()
+                executor.close()
+
+    def _loop(
+        self,
+        goal: Goal,
+        deadline: timedelta | None,
+        pool: ThreadPoolExecutor,
+        observer: Observer,
+        executor: Executor,
+    ) -> Outcome:
+        started = read_clock()
+        while True:
+            self._wake.clear()
+            now = read_clock()
+            self._take_in_finished(observer, now)
+            view = observer.observe(now, busy=frozenset(self._jobs))
+            if view is None:
+                outcome = goal(None, Plan())
+                return outcome or Outcome(succeeded=False, message=f"{self.name!r} was deleted")
+            self._give_up_on_trouble(observer.trouble, now)
+            plan = make_plan(view, now)
+            if plan.decisions:
+                self._record(view, plan, now)
+                continue
+            self._dispatch(view, plan, pool, executor, now)
+            if self.listener is not None:
+                self.listener.update(
+                    view, plan, {name: job.action for name, job in self._jobs.items()}
+                )
+            if not self._jobs:
+                if view.is_deleting and not view.instances:
+                    executor.remove_scale_set(view)
+                    continue
+                outcome = goal(view, plan)
+                if outcome is not None:
+                    return outcome
+            if deadline is not None and now - started > deadline:
+                raise TimedOutError(
+                    f"{self.name!r} is not there yet after {deadline.total_seconds():.0f} s",
+                    detail="; ".join(f"{hold.subject}: {hold.reason}" for hold in plan.holds[:3]),
+                    hint="run the same command again to continue",
+                )
+            self._wake.wait(self._time_to_wait(plan, observer, now).total_seconds())
+
+    def _record(self, view: ScaleSet, plan: Plan, now: datetime) -> None:
+        with self.lab.database.write() as connection:
+            row = find_scale_set(connection, self.name)
+            if row is None:
+                return
+            record(
+                connection,
+                view,
+                plan.decisions,
+                now=now,
+                new_identity=self.lab.new_identity(row.subnet),
+            )
+
+    def _dispatch(
+        self,
+        view: ScaleSet,
+        plan: Plan,
+        pool: ThreadPoolExecutor,
+        executor: Executor,
+        now: datetime,
+    ) -> None:
+        for action in plan.actions:
+            job = self._jobs.get(action.instance)
+            if job is not None:
+                if isinstance(action, Stop | DeleteInstance) and isinstance(
+                    job.action, AwaitReady | RunExtension | RerunCustomData
+                ):
+                    job.signal.cancel()  # what it waits for is wanted no more
+                continue
+            trouble = self._trouble.get(action.instance)
+            if trouble is not None and trouble.retry_at > now:
+                continue
+            signal = Signal()
+            future = pool.submit(executor.execute, view, action, signal)
+            self._jobs[action.instance] = _Job(action, future, signal)
+            future.add_done_callback(lambda _: self._wake.set())
+
+    def _take_in_finished(self, observer: Observer, now: datetime) -> None:
+        for name, job in list(self._jobs.items()):
+            if not job.future.done():
+                continue
+            del self._jobs[name]
+            observer.mark_stale()
+            error = job.future.exception()
+            if error is None:
+                self._trouble.pop(name, None)
+            elif isinstance(error, HostError):
+                known = self._trouble.get(name)
+                self._trouble[name] = _Trouble(
+                    error=error,
+                    since=known.since if known else now,
+                    retry_at=now + _RETRY_AFTER,
+                )
+            else:
+                raise error
+
+    def _give_up_on_trouble(self, observed: tuple[HostError, datetime] | None, now: datetime) -> None:
+        for trouble in self._trouble.values():
+            if not trouble.error.may_pass or now - trouble.since > _PATIENCE:
+                raise trouble.error
+        if observed is not None:
+            error, since = observed
+            if not error.may_pass or now - since > _PATIENCE:
+                raise error
+
+    def _on_domain_stopped(self, instance: str, message: str) -> None:
+        """Called from the hypervisor's thread when a domain went off."""
+        job = self._jobs.get(instance)
+        if job is not None and isinstance(job.action, AwaitReady | RunExtension | RerunCustomData):
+            job.signal.fail(message)
+        self._wake.set()
+
+    def _time_to_wait(self, plan: Plan, observer: Observer, now: datetime) -> timedelta:
+        moments = [hold.until for hold in plan.holds if hold.until is not None]
+        moments += [trouble.retry_at for trouble in self._trouble.values()]
+        due = observer.next_probe()
+        if due is not None:
+            moments.append(due)
+        wait = min((moment - now for moment in moments), default=_LONGEST_WAIT)
+        return min(max(wait, timedelta(milliseconds=5)), _LONGEST_WAIT)
+
+
+def is_off(power: Power) -> bool:
+    """Does the hypervisor say that nothing runs?"""
+    return power in {Power.STOPPED, Power.CRASHED}
+
+
+OnStopped = Callable[[str, str], None]

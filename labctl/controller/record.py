@@ -1,0 +1,232 @@
+"""Writes the planner's decisions into the store: one commit, before anything acts on them."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import assert_never
+
+from sqlalchemy import Connection
+
+from labctl.model.event import EventKind
+from labctl.model.instance import HealthState, Identity, Wanted
+from labctl.model.plan import (
+    BeginBatch,
+    CreateInstance,
+    Decision,
+    EndBatch,
+    EndUpgrade,
+    MoveMember,
+    RemoveInstance,
+    ScaleSet,
+)
+from labctl.model.upgrade import Member, MemberState, Upgrade, UpgradeCode
+from labctl.store.events import add_event
+from labctl.store.instances import (
+    add_generation,
+    change_generation,
+    change_instance,
+    insert_instance,
+    save_failure,
+)
+from labctl.store.scale_sets import move_image
+from labctl.store.upgrades import change_member, change_upgrade, insert_member
+
+NewIdentity = Callable[[Connection, str, int], Identity]  # (transaction, instance name, ordinal)
+
+
+def record(
+    connection: Connection,
+    scale_set: ScaleSet,
+    decisions: tuple[Decision, ...],
+    *,
+    now: datetime,
+    new_identity: NewIdentity,
+) -> None:
+    """Apply `decisions`, in order, in the running transaction; each leaves an event."""
+    for decision in decisions:
+        match decision:
+            case CreateInstance():
+                _create(connection, scale_set, decision, now=now, new_identity=new_identity)
+            case RemoveInstance():
+                change_instance(connection, decision.instance, wanted=Wanted.DELETED.value)
+                _note(connection, scale_set, decision.reason, now=now, instance=decision.instance)
+            case BeginBatch():
+                _begin_batch(connection, scale_set, decision, now=now)
+            case MoveMember():
+                _move_member(connection, scale_set, decision, now=now)
+            case EndBatch():
+                change_upgrade(connection, decision.upgrade, batch_ended_at=now)
+                _note(connection, scale_set, decision.reason, now=now, upgrade=decision.upgrade)
+            case EndUpgrade():
+                _end_upgrade(connection, scale_set, decision, now=now)
+            case _:
+                assert_never(decision)
+
+
+def _note(
+    connection: Connection,
+    scale_set: ScaleSet,
+    message: str,
+    *,
+    now: datetime,
+    instance: str | None = None,
+    upgrade: int | None = None,
+    kind: EventKind = EventKind.DECISION,
+) -> None:
+    add_event(
+        connection,
+        at=now,
+        scale_set=scale_set.name,
+        kind=kind,
+        message=message,
+        instance=instance,
+        upgrade=upgrade,
+    )
+
+
+def _create(
+    connection: Connection,
+    scale_set: ScaleSet,
+    decision: CreateInstance,
+    *,
+    now: datetime,
+    new_identity: NewIdentity,
+) -> None:
+    name = f"{scale_set.name}_{decision.ordinal}"
+    insert_instance(
+        connection,
+        scale_set=scale_set.name,
+        ordinal=decision.ordinal,
+        name=name,
+        identity=new_identity(connection, name, decision.ordinal),
+        now=now,
+    )
+    add_generation(
+        connection,
+        name,
+        number=1,
+        image_version=scale_set.image_version,
+        image_digest=scale_set.image_digest,
+        model_revision=scale_set.model_revision,
+        now=now,
+    )
+    running = scale_set.upgrade
+    if running is not None:
+        # It boots the version that is proven, and takes its turn in the upgrade like the others.
+        insert_member(
+            connection,
+            running.id,
+            Member(
+                instance=name, ordinal=decision.ordinal, from_version=scale_set.image_version
+            ),
+        )
+    _note(connection, scale_set, decision.reason, now=now, instance=name)
+
+
+def _begin_batch(
+    connection: Connection, scale_set: ScaleSet, decision: BeginBatch, *, now: datetime
+) -> None:
+    upgrade = _running(scale_set, decision.upgrade)
+    change_upgrade(connection, upgrade.id, batches=decision.batch)
+    _note(connection, scale_set, decision.reason, now=now, upgrade=upgrade.id)
+    for instance in scale_set.instances:
+        if instance.name not in decision.instances:
+            continue
+        number = max(generation.number for generation in instance.generations) + 1
+        add_generation(
+            connection,
+            instance.name,
+            number=number,
+            image_version=upgrade.target_version,
+            image_digest=upgrade.target_digest,
+            model_revision=upgrade.model_revision,
+            now=now,
+        )
+        change_member(
+            connection,
+            upgrade.id,
+            instance.name,
+            state=MemberState.IN_PROGRESS.value,
+            batch=decision.batch,
+            from_generation=instance.generation,
+            to_generation=number,
+            from_version=instance.current.image_version,
+            admitted_at=now,
+        )
+
+
+def _move_member(
+    connection: Connection, scale_set: ScaleSet, decision: MoveMember, *, now: datetime
+) -> None:
+    upgrade = _running(scale_set, decision.upgrade)
+    values: dict[str, object] = {"state": decision.state.value, "message": decision.reason}
+    if not decision.state.is_moving:
+        values["ended_at"] = now
+    if decision.state in {MemberState.SUCCEEDED, MemberState.ROLLED_BACK}:
+        values["healthy_at"] = now
+    if decision.state is MemberState.ROLLING_BACK:
+        values["settled_at"] = None
+        _restore(connection, upgrade, decision.instance)
+    change_member(connection, upgrade.id, decision.instance, **values)
+    _note(
+        connection,
+        scale_set,
+        decision.reason,
+        now=now,
+        instance=decision.instance,
+        upgrade=upgrade.id,
+        kind=EventKind.FAILURE if decision.state.has_failed else EventKind.DECISION,
+    )
+
+
+def _restore(connection: Connection, upgrade: Upgrade, name: str) -> None:
+    member = next(member for member in upgrade.members if member.instance == name)
+    previous = member.from_generation
+    if previous is None:
+        raise RuntimeError(f"{name} has no previous generation to restore")
+    change_instance(
+        connection,
+        name,
+        generation=previous,
+        health=HealthState.INITIALIZING.value,
+        health_detail="previous OS disk not started yet",
+    )
+    # It was ready before the swap; it must be so again after it, so the old marks do not count.
+    change_generation(connection, name, previous, ready_at=None)
+    save_failure(connection, name, previous, None)
+
+
+def _end_upgrade(
+    connection: Connection, scale_set: ScaleSet, decision: EndUpgrade, *, now: datetime
+) -> None:
+    upgrade = _running(scale_set, decision.upgrade)
+    error = decision.error
+    change_upgrade(
+        connection,
+        upgrade.id,
+        code=decision.code.value,
+        ended_at=now,
+        error_code=None if error is None else error.code.value,
+        error_message=None if error is None else error.message,
+    )
+    if decision.code is UpgradeCode.COMPLETED:
+        move_image(
+            connection,
+            scale_set.name,
+            version=upgrade.target_version,
+            digest=upgrade.target_digest,
+        )
+    _note(
+        connection,
+        scale_set,
+        decision.reason,
+        now=now,
+        upgrade=upgrade.id,
+        kind=EventKind.FAILURE if error is not None else EventKind.DECISION,
+    )
+
+
+def _running(scale_set: ScaleSet, upgrade_id: int) -> Upgrade:
+    upgrade = scale_set.upgrade
+    if upgrade is None or upgrade.id != upgrade_id:
+        raise RuntimeError(f"decision for upgrade {upgrade_id}, which is not running")
+    return upgrade

@@ -1,0 +1,112 @@
+"""Starting and cancelling upgrades: checks, then desired state."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from labctl.errors import RefusedError
+from labctl.model.event import EventKind
+from labctl.model.image import ImageVersion
+from labctl.model.plan import ScaleSet
+from labctl.model.upgrade import Member, StartedBy
+from labctl.planner import admit_upgrade
+from labctl.store.events import add_event
+from labctl.store.gallery import resolve
+from labctl.store.upgrades import change_upgrade, find_running_upgrade, insert_upgrade
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where an upgrade goes."""
+
+    image: ImageVersion
+    model_revision: int
+
+
+def find_target(connection: Connection, scale_set: ScaleSet, version: str | None) -> Target:
+    """The version that the newest model names, or another version of its definition.
+
+    Raises NotFoundError when the gallery has no such version.
+    """
+    reference = scale_set.spec.image
+    image = resolve(connection, reference.definition, version or reference.version)
+    return Target(image=image, model_revision=scale_set.model_revision)
+
+
+def start_upgrade(
+    connection: Connection,
+    scale_set: ScaleSet,
+    target: Target,
+    *,
+    restores: bool,
+    started_by: StartedBy,
+    now: datetime,
+) -> int:
+    """Record a new upgrade of every instance; returns its id. `scale_set` is freshly observed.
+
+    Raises RefusedError with the planner's reason.
+    """
+    refusal = admit_upgrade(
+        scale_set,
+        target_version=str(target.image.version),
+        target_digest=target.image.digest,
+        now=now,
+    )
+    if refusal is not None:
+        raise RefusedError(
+            f"upgrade of {scale_set.name!r} to {target.image.name} refused",
+            detail=refusal.message if refusal.code is None else f"{refusal.code}: {refusal.message}",
+            hint=refusal.hint,
+        )
+    upgrade_id = insert_upgrade(
+        connection,
+        scale_set=scale_set.name,
+        started_by=started_by,
+        target_version=str(target.image.version),
+        target_digest=target.image.digest,
+        model_revision=target.model_revision,
+        policy=scale_set.spec.upgrade_policy.rolling_upgrade_policy,
+        health_timeout=scale_set.spec.upgrade_policy.health_timeout,
+        restores=restores,
+        members=tuple(
+            Member(
+                instance=instance.name,
+                ordinal=instance.ordinal,
+                from_version=instance.current.image_version,
+            )
+            for instance in scale_set.instances
+        ),
+        now=now,
+    )
+    add_event(
+        connection,
+        at=now,
+        scale_set=scale_set.name,
+        upgrade=upgrade_id,
+        kind=EventKind.REQUEST,
+        message=f"upgrade {upgrade_id} to {target.image.name} started by {started_by.value}, "
+        f"{'restoring' if restores else 'not restoring'} disks of instances that do not recover",
+    )
+    return upgrade_id
+
+
+def cancel_upgrade(connection: Connection, scale_set: str, *, now: datetime) -> int:
+    """Ask the running upgrade to stop at the end of its batch; returns its id."""
+    running = find_running_upgrade(connection, scale_set)
+    if running is None:
+        raise RefusedError(
+            f"no upgrade of {scale_set!r} is running",
+            hint=f"run: labctl upgrade history {scale_set}",
+        )
+    if running.cancel_asked_at is None:
+        change_upgrade(connection, running.id, cancel_asked_at=now)
+        add_event(
+            connection,
+            at=now,
+            scale_set=scale_set,
+            upgrade=running.id,
+            kind=EventKind.REQUEST,
+            message=f"cancellation of upgrade {running.id} asked for; the current batch finishes",
+        )
+    return running.id

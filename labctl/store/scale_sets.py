@@ -1,0 +1,164 @@
+"""Scale sets, their models, and the view of one that the planner is asked about."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from labctl.errors import NotFoundError
+from labctl.model.plan import HostCapacity, ScaleSet
+from labctl.model.spec import ScaleSetSpec
+from labctl.store.instances import load_instances
+from labctl.store.schema import model, scale_set
+from labctl.store.upgrades import find_running_upgrade
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleSetRow:
+    """What is kept of a scale set beside its models and instances."""
+
+    name: str
+    model_revision: int
+    image_version: str
+    image_digest: str
+    is_deleting: bool
+    next_ordinal: int
+    subnet: str | None
+    created_at: datetime
+
+
+def find_scale_set(connection: Connection, name: str) -> ScaleSetRow | None:
+    """The scale set of this name, if there is one."""
+    row = connection.execute(select(scale_set).where(scale_set.c.name == name)).first()
+    return None if row is None else ScaleSetRow(**row._mapping)
+
+
+def get_scale_set(connection: Connection, name: str) -> ScaleSetRow:
+    """Raises NotFoundError, which names what there is."""
+    found = find_scale_set(connection, name)
+    if found is None:
+        names = [row.name for row in load_scale_sets(connection)]
+        raise NotFoundError(
+            f"scale set {name!r} does not exist",
+            detail=f"there are: {', '.join(names)}" if names else "there is none yet",
+            hint="run: labctl list" if names else "run: labctl apply SPEC.yaml",
+        )
+    return found
+
+
+def load_scale_sets(connection: Connection) -> list[ScaleSetRow]:
+    """All scale sets by name."""
+    rows = connection.execute(select(scale_set).order_by(scale_set.c.name))
+    return [ScaleSetRow(**row._mapping) for row in rows]
+
+
+def insert_scale_set(
+    connection: Connection,
+    spec: ScaleSetSpec,
+    *,
+    image_version: str,
+    image_digest: str,
+    subnet: str | None,
+    now: datetime,
+) -> None:
+    """Record a new scale set with its first model."""
+    connection.execute(
+        insert(scale_set).values(
+            name=spec.name,
+            model_revision=1,
+            image_version=image_version,
+            image_digest=image_digest,
+            is_deleting=False,
+            next_ordinal=0,
+            subnet=subnet,
+            created_at=now,
+        )
+    )
+    _insert_model(connection, spec, revision=1, now=now)
+
+
+def save_model(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> int:
+    """Record a new model of an existing scale set; returns its revision."""
+    revision = get_scale_set(connection, spec.name).model_revision + 1
+    _insert_model(connection, spec, revision=revision, now=now)
+    connection.execute(
+        update(scale_set).where(scale_set.c.name == spec.name).values(model_revision=revision)
+    )
+    return revision
+
+
+def replace_model(connection: Connection, spec: ScaleSetSpec, *, revision: int) -> None:
+    """Rewrite a model in place, for changes that concern no instance: capacity and policies."""
+    connection.execute(
+        update(model)
+        .where(model.c.scale_set == spec.name, model.c.revision == revision)
+        .values(spec=spec.model_dump_json())
+    )
+
+
+def load_models(connection: Connection, name: str) -> dict[int, ScaleSetSpec]:
+    """All models of a scale set by revision."""
+    rows = connection.execute(
+        select(model.c.revision, model.c.spec).where(model.c.scale_set == name)
+    )
+    return {row.revision: _parse_spec(row.spec) for row in rows}
+
+
+def mark_deleting(connection: Connection, name: str) -> None:
+    """Record that the scale set is wanted no more."""
+    connection.execute(update(scale_set).where(scale_set.c.name == name).values(is_deleting=True))
+
+
+def move_image(connection: Connection, name: str, *, version: str, digest: str) -> None:
+    """Record which image version new instances boot."""
+    connection.execute(
+        update(scale_set)
+        .where(scale_set.c.name == name)
+        .values(image_version=version, image_digest=digest)
+    )
+
+
+def remove_scale_set(connection: Connection, name: str) -> None:
+    """Forget a scale set. Upgrades, events and data disks stay."""
+    connection.execute(delete(scale_set).where(scale_set.c.name == name))
+
+
+def load_view(
+    connection: Connection,
+    name: str,
+    *,
+    capacity: HostCapacity,
+    models: dict[int, ScaleSetSpec] | None = None,
+) -> ScaleSet:
+    """The planner's view, with every domain still unobserved. Raises NotFoundError."""
+    row = get_scale_set(connection, name)
+    known = load_models(connection, name) if models is None else models
+    return ScaleSet(
+        name=row.name,
+        spec=known[row.model_revision],
+        models=known,
+        model_revision=row.model_revision,
+        image_version=row.image_version,
+        image_digest=row.image_digest,
+        is_deleting=row.is_deleting,
+        next_ordinal=row.next_ordinal,
+        instances=load_instances(connection, name),
+        upgrade=find_running_upgrade(connection, name),
+        capacity=capacity,
+    )
+
+
+@lru_cache(maxsize=256)
+def _parse_spec(text: str) -> ScaleSetSpec:
+    return ScaleSetSpec.model_validate_json(text)
+
+
+def _insert_model(
+    connection: Connection, spec: ScaleSetSpec, *, revision: int, now: datetime
+) -> None:
+    connection.execute(
+        insert(model).values(
+            scale_set=spec.name, revision=revision, spec=spec.model_dump_json(), created_at=now
+        )
+    )
