@@ -109,7 +109,7 @@ class Upgrade:
     started_at: datetime
     ended_at: datetime | None = None
     cancel_asked_at: datetime | None = None
-    batch_ended_at: datetime | None = None  # the pause between batches counts from here
+    batch_ended_at: datetime | None = None  # the pause counts from here; None while a batch is open
     batches: int = 0  # batches begun
     members: tuple[Member, ...]
     error: UpgradeError | None = None

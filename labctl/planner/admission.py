@@ -1,0 +1,64 @@
+"""May an upgrade start? If not: why, and what to do."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from labctl.model.instance import HealthState, Power
+from labctl.model.plan import ScaleSet
+from labctl.model.upgrade import UpgradeErrorCode
+from labctl.planner.health import judge
+from labctl.planner.limits import find_unhealthy_set
+from labctl.planner.situation import survey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why an upgrade does not start."""
+
+    message: str
+    hint: str
+    code: UpgradeErrorCode | None = None  # where the page has one
+
+
+def admit_upgrade(
+    scale_set: ScaleSet, *, target_version: str, target_digest: str, now: datetime
+) -> Refusal | None:
+    """None: it may start. The same limits are checked again before every batch."""
+    name = scale_set.name
+    if scale_set.is_deleting:
+        return Refusal(
+            message=f"{name!r} is being deleted", hint=f"to have it again, delete {name!r} first"
+        )
+    if scale_set.upgrade is not None and not scale_set.upgrade.code.is_final:
+        running = scale_set.upgrade
+        return Refusal(
+            message=f"upgrade {running.id} to {running.target_version} has been running for "
+            f"{(now - running.started_at).total_seconds():.0f} s",
+            hint=f"watch it: labctl upgrade watch {name}; stop it: labctl upgrade cancel {name}",
+        )
+    situations = [s for s in survey(scale_set) if s.is_counted]
+    if all(s.current.image_digest == target_digest for s in situations):
+        return Refusal(
+            message=f"nothing to upgrade: all {len(situations)} instances that should run are on "
+            f"{target_version} already",
+            hint="publish a newer image version, or name another one with --version",
+        )
+    if any(s.instance.domain.power is Power.UNKNOWN for s in situations):
+        return Refusal(message="the hypervisor does not answer", hint="run: labctl doctor")
+    fault = find_unhealthy_set(situations, scale_set.spec.upgrade_policy.rolling_upgrade_policy)
+    if fault is not None:
+        return Refusal(
+            message=fault,
+            hint=f"see: labctl instance list {name}, and labctl why INSTANCE; or raise "
+            "maxUnhealthyInstancePercent",
+            code=UpgradeErrorCode.UNHEALTHY_BEFORE,
+        )
+    for situation in situations:
+        verdict = judge(situation)
+        is_up = situation.instance.is_settled
+        if verdict.state is HealthState.INITIALIZING and not is_up:
+            return Refusal(
+                message=f"{situation.instance.name} is not provisioned yet: {verdict.reason}",
+                hint="finish it with: labctl apply",
+            )
+    return None

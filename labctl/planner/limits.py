@@ -1,0 +1,57 @@
+"""The two limits that stop an upgrade: unhealthy instances in the set, and among the upgraded."""
+
+from collections.abc import Sequence
+
+from labctl.model.spec import RollingUpgradePolicy
+from labctl.model.upgrade import MemberState, Upgrade
+from labctl.planner.health import judge
+from labctl.planner.situation import Situation
+
+
+def find_unhealthy_set(situations: Sequence[Situation], policy: RollingUpgradePolicy) -> str | None:
+    """Say so when more of the whole set is unhealthy than allowed, for whatever reason."""
+    # 20 % of 10: two are allowed, three are too many.
+    counted = [s for s in situations if s.is_counted]
+    unhealthy = [(s.instance.name, judge(s)) for s in counted if judge(s).is_unhealthy]
+    limit = policy.max_unhealthy_instance_percent
+    if not _exceeds(len(unhealthy), len(counted), limit):
+        return None
+    name, verdict = unhealthy[0]
+    return (
+        f"{_share(len(unhealthy), len(counted))} of the scale set are not healthy, "
+        f"more than {limit} %; first {name}: {verdict.reason}"
+    )
+
+
+def find_unhealthy_upgraded(upgrade: Upgrade, situations: Sequence[Situation]) -> str | None:
+    """Say so when more of the upgraded instances failed, or fell ill since, than allowed."""
+    verdicts = {s.instance.name: judge(s) for s in situations if s.is_counted}
+    attempted = 0
+    failed: list[tuple[str, str]] = []
+    for member in sorted(upgrade.members, key=lambda m: (m.batch or 0, m.ordinal)):
+        verdict = verdicts.get(member.instance)
+        if member.state.has_failed:
+            attempted += 1
+            failed.append((member.instance, member.message))
+        elif member.state is MemberState.SUCCEEDED:
+            attempted += 1
+            if verdict is not None and verdict.is_unhealthy:
+                failed.append((member.instance, f"healthy at first, then {verdict.reason}"))
+    limit = upgrade.policy.max_unhealthy_upgraded_instance_percent
+    if not _exceeds(len(failed), attempted, limit):
+        return None
+    name, message = failed[0]
+    return (
+        f"{_share(len(failed), attempted)} upgraded to {upgrade.target_version} are not healthy "
+        f"on it, more than {limit} %; first {name}: {message}"
+    )
+
+
+def _exceeds(count: int, total: int, percent: int) -> bool:
+    """Strictly more than `percent`; whole numbers, so that 20 % of 5 is exactly one."""
+    return count * 100 > percent * total
+
+
+def _share(count: int, total: int) -> str:
+    instances = "instance" if total == 1 else "instances"
+    return f"{count} of {total} {instances} ({round(100 * count / total, 1):g} %)"

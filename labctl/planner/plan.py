@@ -1,0 +1,43 @@
+"""What happens next to a scale set: `plan`."""
+
+from datetime import datetime
+
+from labctl.model.plan import Action, Hold, Plan, ScaleSet
+from labctl.planner.boot import admit_boots
+from labctl.planner.instance import find_next_step
+from labctl.planner.scale import plan_scaling
+from labctl.planner.situation import Situation, survey
+from labctl.planner.upgrade import plan_upgrade
+
+
+def plan(scale_set: ScaleSet, now: datetime) -> Plan:
+    """Either decisions or actions, with the holds beside them; never both.
+
+    Decisions change what the actions would be, so they come alone: record all of them in one
+    commit and ask again at once. At most one action names an instance; actions may run side by
+    side. A hold with `until` asks for another look at that time; the others end by an event.
+    """
+    scaling = plan_scaling(scale_set)
+    if scaling.decisions:
+        return scaling
+    situations = survey(scale_set)
+    upgrade = plan_upgrade(scale_set, situations, now)
+    if upgrade.decisions:
+        return upgrade
+    evidence = {action.instance: action for action in upgrade.actions}
+    waits = {hold.subject: hold for hold in upgrade.holds}
+    steps = [(s, evidence.get(s.instance.name) or _find_step(s, waits)) for s in situations]
+    admitted = admit_boots(steps, scale_set.capacity)
+    set_holds = tuple(h for h in upgrade.holds if h.subject == scale_set.name)
+    return Plan(
+        actions=tuple(s for s in admitted if s is not None and not isinstance(s, Hold)),
+        holds=(*scaling.holds, *set_holds, *(s for s in admitted if isinstance(s, Hold))),
+    )
+
+
+def _find_step(situation: Situation, waits: dict[str, Hold]) -> Action | Hold | None:
+    """The instance's own step; where it has none, what the upgrade waits for."""
+    step = find_next_step(situation)
+    if step is None or isinstance(step, Hold):
+        return waits.get(situation.instance.name, step)
+    return step

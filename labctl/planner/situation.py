@@ -1,0 +1,84 @@
+"""One instance together with what bears on it: its model and its part in the running upgrade."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from labctl.model.instance import Generation, Instance, Power, Wanted
+from labctl.model.plan import ScaleSet
+from labctl.model.spec import ScaleSetSpec
+from labctl.model.upgrade import Member, MemberState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What the rules of one instance look at."""
+
+    instance: Instance
+    model: ScaleSetSpec  # the model that made the generation it should boot
+    member: Member | None  # its part in the upgrade that is running
+
+    @property
+    def current(self) -> Generation:
+        """The generation that it should boot."""
+        return self.instance.current
+
+    @property
+    def is_counted(self) -> bool:
+        """Does it count in totals? What its user stopped or deletes does not."""
+        return self.instance.wanted is Wanted.RUNNING
+
+    @property
+    def is_moving(self) -> bool:
+        """Is its OS disk being replaced or restored, and not yet proven?"""
+        return self.member is not None and self.member.state.is_moving
+
+    @property
+    def is_powered(self) -> bool:
+        """Does an emulator exist for it, whatever the guest in it does?"""
+        return self.instance.domain.power in {Power.RUNNING, Power.PAUSED, Power.CRASHED}
+
+    @property
+    def has_served(self) -> bool:
+        """Has it been switched on before, on any OS disk?"""
+        return any(g.started_at is not None for g in self.instance.generations)
+
+    @property
+    def tried_at(self) -> datetime | None:
+        """When the present attempt began; failures from before it are history."""
+        moments = [
+            self.instance.restart_asked_at,
+            self.instance.rerun_custom_data_asked_at,
+            self.current.started_at,
+        ]
+        if self.member is not None and self.member.state is MemberState.ROLLING_BACK:
+            # The evidence is saved right before the restore begins; a failure of the previous
+            # disk from before that must not count against the restore.
+            moments += [
+                g.evidence_at
+                for g in self.instance.generations
+                if g.number == self.member.to_generation
+            ]
+        return max((moment for moment in moments if moment is not None), default=None)
+
+    @property
+    def errand(self) -> str:
+        """Why its OS disk is handled, for reasons."""
+        image = self.current.image_version
+        if self.member is None or not self.is_moving:
+            return f"image {image}"
+        if self.member.state is MemberState.ROLLING_BACK:
+            return f"batch {self.member.batch}: back to {image}"
+        return f"batch {self.member.batch}: {self.member.from_version} -> {image}"
+
+
+def survey(scale_set: ScaleSet) -> tuple[Situation, ...]:
+    """Every instance of the scale set in its situation, by ordinal."""
+    members = {m.instance: m for m in scale_set.upgrade.members} if scale_set.upgrade else {}
+    return tuple(
+        Situation(
+            instance=instance,
+            model=scale_set.models[instance.current.model_revision],
+            member=members.get(instance.name),
+        )
+        for instance in sorted(scale_set.instances, key=lambda i: i.ordinal)
+    )

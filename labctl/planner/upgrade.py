@@ -1,0 +1,230 @@
+"""How the running upgrade moves on: members, batches, limits, the end."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from labctl.model.instance import Power, Wanted
+from labctl.model.plan import (
+    Action,
+    BeginBatch,
+    CollectEvidence,
+    Decision,
+    EndBatch,
+    EndUpgrade,
+    Hold,
+    MoveMember,
+    Plan,
+    ScaleSet,
+)
+from labctl.model.upgrade import (
+    Member,
+    MemberState,
+    Upgrade,
+    UpgradeCode,
+    UpgradeError,
+    UpgradeErrorCode,
+)
+from labctl.planner.batch import choose_batch, limit_batch
+from labctl.planner.health import find_failure, judge
+from labctl.planner.limits import find_unhealthy_set, find_unhealthy_upgraded
+from labctl.planner.situation import Situation
+
+
+def plan_upgrade(scale_set: ScaleSet, situations: Sequence[Situation], now: datetime) -> Plan:
+    """What the upgrade decides next; nothing when none is running."""
+    upgrade = scale_set.upgrade
+    if upgrade is None or upgrade.code.is_final:
+        return Plan()
+    if scale_set.is_deleting:
+        return _end(upgrade, UpgradeCode.CANCELLED, "the scale set is being deleted")
+    departed = _release_departed(upgrade, situations)
+    if departed:
+        return Plan(decisions=departed)
+    if any(s.is_counted and s.instance.domain.power is Power.UNKNOWN for s in situations):
+        # Nobody is judged unhealthy because libvirt is away.
+        reason = f"upgrade {upgrade.id} waits: the hypervisor does not answer"
+        return Plan(holds=(Hold(subject=scale_set.name, reason=reason),))
+    moving = [s for s in situations if s.is_moving]
+    if moving:
+        return _plan_moving(upgrade, moving, now)
+    if upgrade.batches and upgrade.batch_ended_at is None:
+        ended = EndBatch(
+            upgrade=upgrade.id, batch=upgrade.batches, reason="every instance has come to rest"
+        )
+        return Plan(decisions=(ended,))
+    return _plan_between_batches(scale_set, upgrade, situations, now)
+
+
+def _release_departed(upgrade: Upgrade, situations: Sequence[Situation]) -> tuple[Decision, ...]:
+    """Members whose instance was deleted meanwhile, or stopped by its user in mid-batch."""
+    wanted = {s.instance.name: s.instance.wanted for s in situations}
+    moves: list[Decision] = []
+    for member in sorted(upgrade.members, key=lambda m: m.ordinal):
+        is_waiting = member.state is MemberState.PENDING
+        wish = wanted.get(member.instance, Wanted.DELETED)
+        if wish is Wanted.DELETED and (is_waiting or member.state.is_moving):
+            moves.append(_release(upgrade, member, "deleted meanwhile"))
+        elif wish is Wanted.STOPPED and member.state.is_moving:
+            moves.append(_release(upgrade, member, "stopped by its user meanwhile"))
+    return tuple(moves)
+
+
+def _release(upgrade: Upgrade, member: Member, reason: str) -> MoveMember:
+    # A restore is only under way where the new disk failed; skipping would hide that.
+    is_restoring = member.state is MemberState.ROLLING_BACK
+    return MoveMember(
+        upgrade=upgrade.id,
+        instance=member.instance,
+        state=MemberState.ROLLBACK_FAILED if is_restoring else MemberState.SKIPPED,
+        reason=reason,
+    )
+
+
+def _plan_moving(upgrade: Upgrade, moving: Sequence[Situation], now: datetime) -> Plan:
+    """Judge every member of the batch that has not come to rest."""
+    decisions: list[Decision] = []
+    actions: list[Action] = []
+    holds: list[Hold] = []
+    for situation in moving:
+        match _judge_moving(upgrade, situation, now):
+            case MoveMember() as move:
+                decisions.append(move)
+            case CollectEvidence() as evidence:
+                actions.append(evidence)
+            case Hold() as hold:
+                holds.append(hold)
+            case None:
+                pass  # its next step is the instance's own
+    return Plan(decisions=tuple(decisions), actions=tuple(actions), holds=tuple(holds))
+
+
+def _judge_moving(
+    upgrade: Upgrade, situation: Situation, now: datetime
+) -> MoveMember | CollectEvidence | Hold | None:
+    member, current = situation.member, situation.current
+    assert member is not None  # noqa: S101 - only members are moving
+    name = member.instance
+    is_restoring = member.state is MemberState.ROLLING_BACK
+    verdict = judge(situation)
+    if verdict.is_healthy:  # before the deadline is looked at: a late look finds a healthy one
+        state = MemberState.ROLLED_BACK if is_restoring else MemberState.SUCCEEDED
+        return _move(upgrade, name, state, f"healthy on {current.image_version}")
+    failure = _find_failure(upgrade, situation, member, now)
+    if failure is None:
+        return _hold_for_health(upgrade, situation, member, now)
+    if is_restoring:
+        return _move(upgrade, name, MemberState.ROLLBACK_FAILED, failure)
+    if current.evidence_at is None:
+        return CollectEvidence(
+            instance=name, generation=current.number, upgrade=upgrade.id, reason=failure
+        )
+    state = MemberState.ROLLING_BACK if upgrade.restores else MemberState.FAILED
+    return _move(upgrade, name, state, failure)
+
+
+def _move(upgrade: Upgrade, instance: str, state: MemberState, reason: str) -> MoveMember:
+    return MoveMember(upgrade=upgrade.id, instance=instance, state=state, reason=reason)
+
+
+def _find_failure(
+    upgrade: Upgrade, situation: Situation, member: Member, now: datetime
+) -> str | None:
+    """Why this member will not become healthy, if that is certain or its time is over."""
+    failure = find_failure(situation)
+    if failure is not None:
+        return f"{failure.rung}: {failure.message}"
+    domain = situation.instance.domain
+    is_on_it = domain.generation == situation.current.number
+    if is_on_it and domain.power in {Power.PAUSED, Power.CRASHED}:
+        return judge(situation).reason
+    if member.settled_at is not None and now >= member.settled_at + upgrade.health_timeout:
+        seconds = upgrade.health_timeout.total_seconds()
+        return f"not healthy within {seconds:g} s: {judge(situation).reason}"
+    return None
+
+
+def _hold_for_health(
+    upgrade: Upgrade, situation: Situation, member: Member, now: datetime
+) -> Hold | None:
+    if member.settled_at is None:
+        return None
+    until = member.settled_at + upgrade.health_timeout
+    left, whole = (until - now).total_seconds(), upgrade.health_timeout.total_seconds()
+    disk = " on the restored disk" if member.state is MemberState.ROLLING_BACK else ""
+    return Hold(
+        subject=member.instance,
+        reason=f"waiting for health of {member.instance}{disk}, {left:.0f} s of {whole:g} s left: "
+        f"{judge(situation).reason}",
+        until=until,
+    )
+
+
+def _plan_between_batches(
+    scale_set: ScaleSet, upgrade: Upgrade, situations: Sequence[Situation], now: datetime
+) -> Plan:
+    """Stop, end, pause, or begin the next batch."""
+    # Limits first: a cancel must not hide that the image is bad.
+    fault = find_unhealthy_upgraded(upgrade, situations)
+    if fault is not None:
+        return _fault(upgrade, UpgradeErrorCode.UNHEALTHY_UPGRADED, fault)
+    pending = [m for m in upgrade.members if m.state is MemberState.PENDING]
+    if not pending:
+        return _end(upgrade, UpgradeCode.COMPLETED, "no instance is left to upgrade")
+    if upgrade.cancel_asked_at is not None:
+        return _end(upgrade, UpgradeCode.CANCELLED, f"cancelled, {len(pending)} not upgraded")
+    if upgrade.batch_ended_at is not None:
+        until = upgrade.batch_ended_at + upgrade.policy.pause_time_between_batches
+        if now < until:
+            left = (until - now).total_seconds()
+            reason = f"pause before batch {upgrade.batches + 1}, {left:.0f} s left"
+            return Plan(holds=(Hold(subject=scale_set.name, reason=reason, until=until),))
+    return _plan_next_batch(scale_set, upgrade, situations)
+
+
+def _plan_next_batch(
+    scale_set: ScaleSet, upgrade: Upgrade, situations: Sequence[Situation]
+) -> Plan:
+    choice = choose_batch(situations, upgrade)
+    skips = tuple(
+        _move(upgrade, s.instance.name, MemberState.SKIPPED, reason) for s, reason in choice.skipped
+    )
+    if not choice.batch:
+        names = ", ".join(s.instance.name for s in choice.waiting)
+        hold = Hold(subject=scale_set.name, reason=f"the next batch waits for {names}: not up yet")
+        return Plan(decisions=skips, holds=(hold,) if names else ())
+    fault = find_unhealthy_set(situations, upgrade.policy)
+    if fault is not None:
+        code = (
+            UpgradeErrorCode.UNHEALTHY_DURING
+            if upgrade.batches
+            else UpgradeErrorCode.UNHEALTHY_BEFORE
+        )
+        return _fault(upgrade, code, fault)
+    return Plan(decisions=(*skips, _begin(upgrade, situations, choice.batch, len(skips))))
+
+
+def _begin(
+    upgrade: Upgrade, situations: Sequence[Situation], batch: Sequence[Situation], skips: int
+) -> BeginBatch:
+    number = upgrade.batches + 1
+    pending = sum(m.state is MemberState.PENDING for m in upgrade.members)
+    later = pending - len(batch) - skips
+    limit = limit_batch(sum(s.is_counted for s in situations), upgrade.policy)
+    total = number + -(-later // limit)  # rounded up
+    return BeginBatch(
+        upgrade=upgrade.id,
+        batch=number,
+        instances=tuple(s.instance.name for s in batch),
+        reason=f"batch {number} of {total} to {upgrade.target_version}: "
+        f"at most {limit} of {sum(s.is_counted for s in situations)} at once",
+    )
+
+
+def _end(upgrade: Upgrade, code: UpgradeCode, reason: str) -> Plan:
+    return Plan(decisions=(EndUpgrade(upgrade=upgrade.id, code=code, reason=reason),))
+
+
+def _fault(upgrade: Upgrade, code: UpgradeErrorCode, message: str) -> Plan:
+    error = UpgradeError(code=code, message=message)
+    ended = EndUpgrade(upgrade=upgrade.id, code=UpgradeCode.FAULTED, reason=message, error=error)
+    return Plan(decisions=(ended,))
