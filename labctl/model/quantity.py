@@ -15,15 +15,24 @@ _ISO = re.compile(
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|TiB)")
 _SIZE_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
+_LONGEST = 40  # characters; no sensible quantity is longer
+
 DURATION_RULE = 'a duration such as "30s", "5m", "1h30m" or ISO 8601 "PT5M"'
 SIZE_RULE = 'a size with its unit, such as "512MiB" or "10GiB"'
 
 
 def parse_duration(value: object) -> timedelta:
     """Read `30s`, `5m`, `1h30m`, `250ms` or ISO 8601 `PT5M`. Raises ValueError with the rule."""
+    try:
+        return _parse_duration(value)
+    except OverflowError as error:
+        raise ValueError(f"must be {DURATION_RULE}; this is too long") from error
+
+
+def _parse_duration(value: object) -> timedelta:
     if isinstance(value, timedelta):
         return value
-    if isinstance(value, str):
+    if isinstance(value, str) and len(value) <= _LONGEST:
         if _SIMPLE.fullmatch(value):
             seconds = sum(
                 float(number) * _UNITS[unit] for number, unit in _SIMPLE_PART.findall(value)
@@ -59,7 +68,7 @@ def parse_size(value: object) -> int:
     """Read `512MiB` as bytes. Raises ValueError with the rule; bare numbers are refused."""
     if isinstance(value, int) and not isinstance(value, bool):
         raise ValueError(f"must be {SIZE_RULE}; {value} has no unit")
-    if isinstance(value, str):
+    if isinstance(value, str) and len(value) <= _LONGEST:
         match = _SIZE.fullmatch(value)
         if match:
             return int(match.group(1)) * _SIZE_UNITS[match.group(2)]

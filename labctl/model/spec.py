@@ -2,15 +2,17 @@
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from labctl.model import spec_rules as rules
 from labctl.model.quantity import Duration, Size
 
 MIB = 2**20
 GIB = 2**30
+TIB = 2**40
 
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 DISK_NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,10}[a-z0-9])?$"  # a virtio serial holds 20 characters
@@ -30,11 +32,23 @@ class Strict(BaseModel):
     )
 
 
+def _require_whole_mebibytes(size: int) -> int:
+    if size % MIB:
+        raise ValueError("must be a whole number of MiB")
+    return size
+
+
+DiskSize = Annotated[Size, Field(ge=MIB, le=64 * TIB), AfterValidator(_require_whole_mebibytes)]
+MemorySize = Annotated[
+    Size, Field(ge=64 * MIB, le=4 * TIB), AfterValidator(_require_whole_mebibytes)
+]
+
+
 class MachineSize(Strict):
     """Processors and memory of each instance."""
 
     vcpus: int = Field(default=1, ge=1, le=64)
-    memory: Size = Field(default=512 * MIB, ge=64 * MIB)
+    memory: MemorySize = 512 * MIB
 
 
 class ImageReference(Strict):
@@ -47,18 +61,27 @@ class ImageReference(Strict):
 class OsDisk(Strict):
     """The disk that an image upgrade replaces."""
 
-    size: Size | None = Field(default=None, description="At least the image's size; default: equal")
+    size: DiskSize | None = Field(
+        default=None, description="At least the image's size; default: equal"
+    )
 
 
 class DataDisk(Strict):
     """A disk that outlives every OS disk."""
 
     name: str = Field(pattern=DISK_NAME_PATTERN)
-    size: Size = Field(ge=1 * MIB)
+    size: DiskSize
     file_system: Literal["ext4"] | None = Field(
         default=None, description="Made on an empty disk; a disk that holds anything is left as is"
     )
     mount_point: str | None = Field(default=None, pattern=r"^/[A-Za-z0-9._/-]+$")
+
+    @field_validator("mount_point")
+    @classmethod
+    def _require_clean_path(cls, path: str | None) -> str | None:
+        if path is not None and {"", ".", ".."} & set(path[1:].split("/")):
+            raise ValueError("must be an absolute path without '.', '..', '//' or a '/' at its end")
+        return path
 
 
 class CustomData(Strict):
@@ -66,6 +89,14 @@ class CustomData(Strict):
 
     inline: str | None = None
     file: str | None = Field(default=None, description="Path, relative to the spec file")
+
+    @model_validator(mode="after")
+    def _require_one_source(self) -> Self:
+        if (self.inline is None) == (self.file is None):
+            raise ValueError("must have exactly one of 'inline' and 'file'")
+        fault = rules.find_size_fault(self.inline, rules.CUSTOM_DATA_LIMIT)
+        rules.require([(("inline",), fault)] if fault else [])
+        return self
 
 
 class Extension(Strict):
@@ -77,6 +108,16 @@ class Extension(Strict):
     timeout: Duration = Field(default=timedelta(minutes=10), gt=timedelta(0))
     provision_after_extensions: tuple[str, ...] = Field(default=(), strict=False)
 
+    @model_validator(mode="after")
+    def _require_one_source(self) -> Self:
+        if (self.script is None) == (self.file is None):
+            raise ValueError("must have exactly one of 'script' and 'file'")
+        if self.script is not None and not self.script.strip():
+            raise rules.RuleError([(("script",), "must not be empty")])
+        fault = rules.find_size_fault(self.script, rules.SCRIPT_LIMIT)
+        rules.require([(("script",), fault)] if fault else [])
+        return self
+
 
 class Protocol(StrEnum):
     """How a health probe asks."""
@@ -86,16 +127,39 @@ class Protocol(StrEnum):
     TCP = "tcp"
 
 
+def _default_port(fields: dict[str, Any]) -> int | None:
+    return {Protocol.HTTP: 80, Protocol.HTTPS: 443}.get(fields["protocol"])
+
+
 class HealthProbe(Strict):
     """What is asked for health, by the agent in the guest or by the controller."""
 
     protocol: Annotated[Protocol, Field(strict=False)] = Protocol.HTTP
-    port: int | None = Field(default=None, ge=1, le=65535, description="Mandatory for tcp")
-    request_path: str | None = Field(default=None, pattern=r"^/[!-~]*$")
+    port: int | None = Field(
+        default_factory=_default_port,
+        ge=1,
+        le=65535,
+        description="Mandatory for tcp; default for http 80, for https 443",
+    )
+    request_path: str | None = Field(
+        default=None, pattern=r"^/[!-~]*$", description="Mandatory for http and https"
+    )
     interval: Duration = Field(
         default=timedelta(seconds=5), ge=timedelta(seconds=5), le=timedelta(seconds=60)
     )
     number_of_probes: int = Field(default=1, ge=1, le=24)
+
+    @model_validator(mode="after")
+    def _require_what_the_protocol_needs(self) -> Self:
+        faults: rules.Faults = []
+        if self.port is None:
+            faults.append((("port",), f"is mandatory for {self.protocol}"))
+        if self.protocol is Protocol.TCP and self.request_path is not None:
+            faults.append((("requestPath",), "is only for http and https, not for tcp"))
+        if self.protocol is not Protocol.TCP and self.request_path is None:
+            faults.append((("requestPath",), f"is mandatory for {self.protocol}"))
+        rules.require(faults)
+        return self
 
 
 class Health(Strict):
@@ -103,6 +167,12 @@ class Health(Strict):
 
     application_health: HealthProbe | None = None
     probe: HealthProbe | None = None
+
+    @model_validator(mode="after")
+    def _require_one_source_at_most(self) -> Self:
+        if self.application_health is not None and self.probe is not None:
+            raise ValueError("must have at most one of 'applicationHealth' and 'probe'")
+        return self
 
 
 class Network(Strict):
@@ -112,6 +182,16 @@ class Network(Strict):
     subnet: str | None = Field(
         default=None, description="For nat: an IPv4 network, for example 10.87.1.0/24"
     )
+
+    @model_validator(mode="after")
+    def _require_usable_subnet(self) -> Self:
+        if self.subnet is None:
+            return self
+        if self.type != "nat":
+            raise rules.RuleError([(("subnet",), "is only for networks of type nat")])
+        fault = rules.find_subnet_fault(self.subnet)
+        rules.require([(("subnet",), fault)] if fault else [])
+        return self
 
 
 class UpgradeMode(StrEnum):
@@ -192,3 +272,48 @@ class ScaleSetSpec(Strict):
     network: Network = Network()
     timeouts: Timeouts = Timeouts()
     upgrade_policy: UpgradePolicy = UpgradePolicy()
+
+    @field_validator("data_disks")
+    @classmethod
+    def _require_distinct_disks(cls, disks: tuple[DataDisk, ...]) -> tuple[DataDisk, ...]:
+        rules.require(
+            [
+                *rules.find_repeated([disk.name for disk in disks], "name", "name"),
+                *rules.find_repeated(
+                    [disk.mount_point for disk in disks], "mountPoint", "mount point"
+                ),
+            ]
+        )
+        return disks
+
+    @field_validator("ssh_keys")
+    @classmethod
+    def _require_public_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        faults = [((place,), rules.find_key_fault(key)) for place, key in enumerate(keys)]
+        rules.require([(path, fault) for path, fault in faults if fault is not None])
+        return keys
+
+    @field_validator("extensions")
+    @classmethod
+    def _require_possible_order(cls, extensions: tuple[Extension, ...]) -> tuple[Extension, ...]:
+        rules.require(rules.find_repeated([each.name for each in extensions], "name", "name"))
+        rules.require(
+            rules.find_order_faults(
+                {each.name: each.provision_after_extensions for each in extensions}
+            )
+        )
+        return extensions
+
+    @model_validator(mode="after")
+    def _require_what_automatic_upgrades_need(self) -> Self:
+        policy = self.upgrade_policy.automatic_os_upgrade_policy
+        if not policy.enable_automatic_os_upgrade:
+            return self
+        faults: rules.Faults = []
+        at = ("upgradePolicy", "automaticOSUpgradePolicy", "enableAutomaticOSUpgrade")
+        if self.image.version != "latest":
+            faults.append((at, "needs image.version to be 'latest'"))
+        if self.health.application_health is None and self.health.probe is None:
+            faults.append((at, "needs health.applicationHealth or health.probe"))
+        rules.require(faults)
+        return self
