@@ -1,0 +1,75 @@
+"""Why an instance is where it is, for `labctl why`."""
+
+from datetime import datetime
+
+from labctl.model.instance import Instance
+from labctl.model.plan import BeginBatch, CreateInstance, Decision, EndBatch, EndUpgrade, ScaleSet
+from labctl.model.upgrade import Upgrade
+from labctl.planner.health import judge
+from labctl.planner.plan import plan
+from labctl.planner.situation import Situation, survey
+
+
+def explain(scale_set: ScaleSet, instance: Instance, now: datetime) -> tuple[str, ...]:
+    """One sentence for each thing that bears on it, ending with what happens next and why."""
+    situation = next(s for s in survey(scale_set) if s.instance.name == instance.name)
+    verdict = judge(situation)
+    return (
+        f"wanted: {instance.wanted} on OS disk {instance.generation} "
+        f"(image {situation.current.image_version})",
+        f"found: {_describe_domain(situation)}",
+        f"health: {verdict.state}: {verdict.reason}",
+        *_describe_member(scale_set.upgrade, situation),
+        f"next: {_find_next(scale_set, instance.name, now)}",
+    )
+
+
+def _describe_domain(situation: Situation) -> str:
+    domain = situation.instance.domain
+    if domain.generation is None:
+        return f"{domain.power}, no domain is defined"
+    reason = f" ({domain.reason})" if domain.reason else ""
+    stale = "; its definition is older than its model" if domain.is_stale else ""
+    return f"{domain.power}{reason} on OS disk {domain.generation}{stale}"
+
+
+def _describe_member(upgrade: Upgrade | None, situation: Situation) -> tuple[str, ...]:
+    member = situation.member
+    if upgrade is None or member is None:
+        return ()
+    batch = f" in batch {member.batch}" if member.batch else ""
+    message = f": {member.message}" if member.message else ""
+    return (
+        f"upgrade {upgrade.id} to {upgrade.target_version} ({upgrade.code}): "
+        f"{member.state}{batch}{message}",
+    )
+
+
+def _find_next(scale_set: ScaleSet, name: str, now: datetime) -> str:
+    answer = plan(scale_set, now)
+    for decision in answer.decisions:
+        if name in _find_named(decision):
+            return f"{type(decision).__name__}: {decision.reason}"
+    for action in answer.actions:
+        if action.instance == name:
+            return f"{type(action).__name__}: {action.reason}"
+    for hold in answer.holds:
+        if hold.subject == name:
+            return f"nothing yet: {hold.reason}"
+    for hold in answer.holds:
+        if hold.subject == scale_set.name:
+            return f"nothing; the scale set: {hold.reason}"
+    for decision in answer.decisions:
+        return f"something else first: {decision.reason}"
+    return "nothing"
+
+
+def _find_named(decision: Decision) -> tuple[str, ...]:
+    """The instances that a decision is about."""
+    match decision:
+        case BeginBatch():
+            return decision.instances
+        case CreateInstance() | EndBatch() | EndUpgrade():
+            return ()
+        case _:
+            return (decision.instance,)

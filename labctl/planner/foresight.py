@@ -1,0 +1,271 @@
+"""What the facts become when a decision is recorded, or when an action succeeds.
+
+The controller writes the same into the store; `labctl upgrade plan` and the tests use this one.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import assert_never
+
+from labctl.model.instance import (
+    NOT_CHECKED,
+    DomainFacts,
+    ExtensionRun,
+    Generation,
+    Health,
+    HealthState,
+    Instance,
+    Power,
+    Wanted,
+)
+from labctl.model.plan import (
+    Action,
+    AwaitReady,
+    BeginBatch,
+    CollectEvidence,
+    CreateInstance,
+    Decision,
+    Define,
+    DeleteInstance,
+    DiscardGeneration,
+    EndBatch,
+    EndUpgrade,
+    MoveMember,
+    Prepare,
+    RemoveInstance,
+    RerunCustomData,
+    RunExtension,
+    ScaleSet,
+    Start,
+    Stop,
+)
+from labctl.model.upgrade import Member, MemberState, Upgrade, UpgradeCode
+
+
+def record(scale_set: ScaleSet, decision: Decision, now: datetime) -> ScaleSet:
+    """The scale set after the commit of one decision."""
+    match decision:
+        case CreateInstance():
+            return _create(scale_set, decision.ordinal, now)
+        case RemoveInstance():
+            return change_instance(
+                scale_set, decision.instance, lambda i: replace(i, wanted=Wanted.DELETED)
+            )
+        case BeginBatch():
+            return _begin_batch(scale_set, decision, now)
+        case MoveMember():
+            return _move_member(scale_set, decision, now)
+        case EndBatch():
+            return _change_upgrade(scale_set, lambda u: replace(u, batch_ended_at=now))
+        case EndUpgrade():
+            return _end_upgrade(scale_set, decision, now)
+        case _:
+            assert_never(decision)
+
+
+def succeed(scale_set: ScaleSet, action: Action, now: datetime) -> ScaleSet:
+    """The scale set after one action went well, its instance healthy as soon as it can be."""
+    name = action.instance
+    instance = apply(next(i for i in scale_set.instances if i.name == name), action, now)
+    if instance is None:
+        kept = tuple(i for i in scale_set.instances if i.name != name)
+        return replace(scale_set, instances=kept)
+    changed = change_instance(scale_set, name, lambda _: instance)
+    extensions = changed.models[instance.current.model_revision].extensions
+    if not (instance.is_settled and all(instance.current.has_run(e.name) for e in extensions)):
+        return changed
+    healthy = Health(state=HealthState.HEALTHY, since=now)
+    changed = change_instance(changed, name, lambda i: replace(i, health=healthy))
+    return settle_member(changed, name, now)
+
+
+def apply(instance: Instance, action: Action, now: datetime) -> Instance | None:
+    """The instance after an action on it went well; None: it is gone."""
+    domain = instance.domain
+    match action:
+        case Prepare():
+            return change_current(instance, lambda g: replace(g, prepared=True))
+        case Stop():
+            off = DomainFacts(
+                generation=domain.generation,
+                power=Power.STOPPED,
+                reason="shutdown",
+                is_stale=domain.is_stale,
+            )
+            return replace(instance, domain=off)
+        case Define():
+            defined = DomainFacts(generation=action.generation, power=Power.STOPPED)
+            return replace(instance, domain=defined)
+        case Start():
+            running = replace(domain, power=Power.RUNNING, reason="booted")
+            fresh = replace(instance, domain=running, health=NOT_CHECKED)
+            return change_current(
+                fresh, lambda g: replace(g, started_at=now, failure=None, evidence_at=None)
+            )
+        case AwaitReady():
+            return change_current(instance, lambda g: replace(g, ready_at=now))
+        case RunExtension():
+            run = ExtensionRun(name=action.extension, started_at=now, finished_at=now, exit_code=0)
+            return change_current(instance, lambda g: replace(g, extensions=_add(g, run)))
+        case RerunCustomData():
+            return replace(instance, rerun_custom_data_asked_at=None)
+        case CollectEvidence():
+            return change_current(instance, lambda g: replace(g, evidence_at=now))
+        case DiscardGeneration():
+            kept = tuple(g for g in instance.generations if g.number != action.generation)
+            return replace(instance, generations=kept)
+        case DeleteInstance():
+            return None
+        case _:
+            assert_never(action)
+
+
+def settle_member(scale_set: ScaleSet, instance: str, now: datetime) -> ScaleSet:
+    """Start the clock of a moving member that is through its extensions, once."""
+    return _change_member(
+        scale_set,
+        instance,
+        lambda m: replace(m, settled_at=now) if m.state.is_moving and not m.settled_at else m,
+    )
+
+
+def change_instance(
+    scale_set: ScaleSet, name: str, change: Callable[[Instance], Instance]
+) -> ScaleSet:
+    """Change the one instance of this name."""
+    instances = tuple(change(i) if i.name == name else i for i in scale_set.instances)
+    return replace(scale_set, instances=instances)
+
+
+def change_current(instance: Instance, change: Callable[[Generation], Generation]) -> Instance:
+    """Change the generation that the instance should boot."""
+    return _change_generation(instance, instance.generation, change)
+
+
+def _change_generation(
+    instance: Instance, number: int | None, change: Callable[[Generation], Generation]
+) -> Instance:
+    generations = tuple(change(g) if g.number == number else g for g in instance.generations)
+    return replace(instance, generations=generations)
+
+
+def _add(generation: Generation, run: ExtensionRun) -> tuple[ExtensionRun, ...]:
+    return (*(r for r in generation.extensions if r.name != run.name), run)
+
+
+def _change_upgrade(scale_set: ScaleSet, change: Callable[[Upgrade], Upgrade]) -> ScaleSet:
+    upgrade = scale_set.upgrade
+    return scale_set if upgrade is None else replace(scale_set, upgrade=change(upgrade))
+
+
+def _change_member(
+    scale_set: ScaleSet, instance: str, change: Callable[[Member], Member]
+) -> ScaleSet:
+    return _change_upgrade(
+        scale_set,
+        lambda u: replace(
+            u, members=tuple(change(m) if m.instance == instance else m for m in u.members)
+        ),
+    )
+
+
+def _create(scale_set: ScaleSet, ordinal: int, now: datetime) -> ScaleSet:
+    name = f"{scale_set.name}_{ordinal}"
+    first = Generation(
+        number=1,
+        image_version=scale_set.image_version,
+        image_digest=scale_set.image_digest,
+        model_revision=scale_set.model_revision,
+        prepared=False,
+    )
+    instance = Instance(
+        name=name,
+        ordinal=ordinal,
+        wanted=Wanted.RUNNING,
+        generation=1,
+        generations=(first,),
+        created_at=now,
+    )
+    # It boots the proven version and takes its turn in the running upgrade like the others.
+    member = Member(instance=name, ordinal=ordinal, from_version=scale_set.image_version)
+    return _change_upgrade(
+        replace(scale_set, instances=(*scale_set.instances, instance)),
+        lambda u: replace(u, members=(*(m for m in u.members if m.instance != name), member)),
+    )
+
+
+def _begin_batch(scale_set: ScaleSet, decision: BeginBatch, now: datetime) -> ScaleSet:
+    changed = _change_upgrade(
+        scale_set, lambda u: replace(u, batches=decision.batch, batch_ended_at=None)
+    )
+    for name in decision.instances:
+        changed = _admit(changed, name, decision.batch, now)
+    return changed
+
+
+def _admit(scale_set: ScaleSet, name: str, batch: int, now: datetime) -> ScaleSet:
+    instance = next(i for i in scale_set.instances if i.name == name)
+    number = max(g.number for g in instance.generations) + 1
+    upgrade = scale_set.upgrade
+    assert upgrade is not None  # noqa: S101 - a batch belongs to an upgrade
+    fresh = Generation(
+        number=number,
+        image_version=upgrade.target_version,
+        image_digest=upgrade.target_digest,
+        model_revision=upgrade.model_revision,
+        prepared=False,
+    )
+    changed = change_instance(
+        scale_set,
+        name,
+        lambda i: replace(i, generation=number, generations=(*i.generations, fresh)),
+    )
+    return _change_member(
+        changed,
+        name,
+        lambda m: replace(
+            m,
+            state=MemberState.IN_PROGRESS,
+            batch=batch,
+            from_generation=instance.generation,
+            to_generation=number,
+            from_version=instance.current.image_version,
+            admitted_at=now,
+        ),
+    )
+
+
+def _move_member(scale_set: ScaleSet, decision: MoveMember, now: datetime) -> ScaleSet:
+    def change(member: Member) -> Member:
+        moved = replace(member, state=decision.state, message=decision.reason)
+        if decision.state.is_moving:
+            return replace(moved, settled_at=None)
+        is_healthy = decision.state in {MemberState.SUCCEEDED, MemberState.ROLLED_BACK}
+        return replace(moved, ended_at=now, healthy_at=now if is_healthy else None)
+
+    changed = _change_member(scale_set, decision.instance, change)
+    if decision.state is not MemberState.ROLLING_BACK:
+        return changed
+    return change_instance(changed, decision.instance, lambda i: _restore(i, changed.upgrade))
+
+
+def _restore(instance: Instance, upgrade: Upgrade | None) -> Instance:
+    members = upgrade.members if upgrade else ()
+    previous = next(m.from_generation for m in members if m.instance == instance.name)
+    assert previous is not None  # noqa: S101 - set when the batch began
+    # It was ready before the swap and must be so again after it; old marks do not count.
+    restored = _change_generation(
+        instance, previous, lambda g: replace(g, ready_at=None, failure=None)
+    )
+    return replace(restored, generation=previous, health=NOT_CHECKED)
+
+
+def _end_upgrade(scale_set: ScaleSet, decision: EndUpgrade, now: datetime) -> ScaleSet:
+    ended = _change_upgrade(
+        scale_set, lambda u: replace(u, code=decision.code, ended_at=now, error=decision.error)
+    )
+    upgrade = ended.upgrade
+    if upgrade is None or decision.code is not UpgradeCode.COMPLETED:
+        return ended
+    return replace(ended, image_version=upgrade.target_version, image_digest=upgrade.target_digest)

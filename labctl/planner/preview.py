@@ -1,0 +1,121 @@
+"""What `upgrade start` would do, batch by batch, if everything succeeded."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from labctl.model.instance import Wanted
+from labctl.model.plan import (
+    BeginBatch,
+    EndUpgrade,
+    Hold,
+    HostCapacity,
+    MoveMember,
+    ScaleSet,
+)
+from labctl.model.upgrade import Member, MemberState, StartedBy, Upgrade
+from labctl.planner.admission import Refusal, admit_upgrade
+from labctl.planner.foresight import record, succeed
+from labctl.planner.plan import plan
+
+# When each instance boots depends on the host and changes no batch.
+_BOUNDLESS = HostCapacity(boots_at_once=10**6, free_memory=2**60, overhead_per_instance=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewBatch:
+    """One batch that would be upgraded together."""
+
+    number: int
+    instances: tuple[str, ...]
+    reason: str
+    after_pause: timedelta  # since the batch before it ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """The whole upgrade as it would go."""
+
+    refusal: Refusal | None = None  # why it would not start; then the rest is empty
+    batches: tuple[PreviewBatch, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()  # instance and reason
+    ending: str = ""  # how it would end
+    stuck: tuple[Hold, ...] = ()  # what it would wait for without end
+
+
+def preview(
+    scale_set: ScaleSet,
+    *,
+    target_version: str,
+    target_digest: str,
+    now: datetime,
+    restores: bool = False,
+) -> Preview:
+    """Ask `plan` again and again, with every action succeeding at once."""
+    refusal = admit_upgrade(
+        scale_set, target_version=target_version, target_digest=target_digest, now=now
+    )
+    if refusal is not None:
+        return Preview(refusal=refusal)
+    policy = scale_set.spec.upgrade_policy
+    upgrade = Upgrade(
+        id=0,
+        scale_set=scale_set.name,
+        started_by=StartedBy.USER,
+        target_version=target_version,
+        target_digest=target_digest,
+        model_revision=scale_set.model_revision,
+        policy=policy.rolling_upgrade_policy,
+        health_timeout=policy.health_timeout,
+        restores=restores,
+        started_at=now,
+        members=make_members(scale_set),
+    )
+    return _walk(replace(scale_set, upgrade=upgrade, capacity=_BOUNDLESS), now)
+
+
+def make_members(scale_set: ScaleSet) -> tuple[Member, ...]:
+    """Everybody who takes part in an upgrade that starts now, by ordinal."""
+    return tuple(
+        Member(instance=i.name, ordinal=i.ordinal, from_version=i.current.image_version)
+        for i in sorted(scale_set.instances, key=lambda i: i.ordinal)
+        if i.wanted is not Wanted.DELETED
+    )
+
+
+def _walk(scale_set: ScaleSet, now: datetime) -> Preview:
+    batches: list[PreviewBatch] = []
+    skipped: list[tuple[str, str]] = []
+    while True:
+        step = plan(scale_set, now)
+        for decision in step.decisions:
+            match decision:
+                case BeginBatch():
+                    batches.append(_describe(scale_set, decision, now))
+                case MoveMember(state=MemberState.SKIPPED):
+                    skipped.append((decision.instance, decision.reason))
+                case EndUpgrade():
+                    return Preview(
+                        batches=tuple(batches),
+                        skipped=tuple(skipped),
+                        ending=f"{decision.code}: {decision.reason}",
+                    )
+                case _:
+                    pass
+            scale_set = record(scale_set, decision, now)
+        for action in step.actions:
+            scale_set = succeed(scale_set, action, now)
+        if not (step.decisions or step.actions):
+            later = [hold.until for hold in step.holds if hold.until is not None]
+            if not later:
+                return Preview(batches=tuple(batches), skipped=tuple(skipped), stuck=step.holds)
+            now = min(later)
+
+
+def _describe(scale_set: ScaleSet, decision: BeginBatch, now: datetime) -> PreviewBatch:
+    ended_at = scale_set.upgrade.batch_ended_at if scale_set.upgrade else None
+    return PreviewBatch(
+        number=decision.batch,
+        instances=decision.instances,
+        reason=decision.reason,
+        after_pause=now - ended_at if ended_at else timedelta(0),
+    )
