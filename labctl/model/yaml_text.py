@@ -23,6 +23,7 @@ MAX_NODES = 20_000  # values after aliases are written out
 
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")  # longer ones stay text and fail by type
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?")
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")  # an escape in quotes can make them
 _NULLS = {"", "~", "null"}
 
 
@@ -140,6 +141,10 @@ class _Builder:
         plain = event.implicit[0]
         if event.tag is not None and event.tag != "!":
             self.faults.append((position, f"tag {event.tag!r} is not supported"))
+        strange = _UNUSABLE.search(event.value)
+        if strange:
+            message = f"character U+{ord(strange.group()):04X} cannot be used"
+            raise _FaultError(position, message)
         if self._takes_key():
             self._set_key(event.value, position)
             return

@@ -1,0 +1,172 @@
+"""Loads a spec: reads the file, puts in the files that it names, explains every fault at once."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from labctl.cli.spec_faults import explain, label_of
+from labctl.errors import InvalidError
+from labctl.model.spec import ScaleSetSpec
+from labctl.model.spec_rules import CUSTOM_DATA_LIMIT, SCRIPT_LIMIT
+from labctl.model.yaml_text import Document, Position, Step, Value, invalid, parse_yaml
+
+SPEC_LIMIT = 2 * 2**20  # bytes
+_KEY_LIMIT = 16 * 1024  # bytes
+_KEY_PATH_BEGINS = ("file:", "~", "/", "./", "../")
+_HINT = "`labctl example` prints a spec to start from, `labctl schema` every key"
+
+Steps = tuple[Step, ...]
+
+
+def load_spec(path: Path | Literal["-"]) -> ScaleSetSpec:
+    """Load a spec from a file, or from stdin; the contents of files that it names are inlined.
+
+    Raises InvalidError that lists every fault as `file:line:column: key: fault`.
+    """
+    if path == "-":
+        content = sys.stdin.buffer.read(SPEC_LIMIT + 1)
+        return parse_spec(_decode_spec(content, "<stdin>"), source="<stdin>", base=Path())
+    try:
+        with path.expanduser().open("rb") as file:
+            content = file.read(SPEC_LIMIT + 1)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+    return parse_spec(_decode_spec(content, str(path)), source=str(path), base=path.parent)
+
+
+def parse_spec(text: str, *, source: str, base: Path) -> ScaleSetSpec:
+    """Read a spec from text; files that it names are looked up below `base`.
+
+    Raises InvalidError as `load_spec` does.
+    """
+    document = parse_yaml(text, source)
+    if not isinstance(document.value, dict):
+        what = "is empty" if document.value is None else "must be a mapping of keys to values"
+        raise invalid(source, [(document.mark_of(()), f"the spec {what}")], hint=_HINT)
+    resolver = _Resolver(document, base)
+    value = resolver.resolve(document.value)
+    faults = resolver.faults
+    try:
+        spec = ScaleSetSpec.model_validate(value, by_alias=True, by_name=False)
+    except ValidationError as error:
+        faults += explain(error, document, resolver.moved)
+        raise invalid(source, faults, hint=_HINT) from error
+    if faults:
+        raise invalid(source, faults, hint=_HINT)
+    return spec
+
+
+class _Resolver:
+    """Puts the contents of named files in the place of their names."""
+
+    def __init__(self, document: Document, base: Path) -> None:
+        self.faults: list[tuple[Position, str]] = []
+        self.moved: dict[Steps, Steps] = {}  # where a value is now: where it was written
+        self._document = document
+        self._base = base
+
+    def resolve(self, spec: Mapping[str, Value]) -> dict[str, Any]:
+        """Give back a copy of `spec`; what cannot be read is a fault and stays a placeholder."""
+        copy: dict[str, Any] = dict(spec)
+        custom_data = spec.get("customData")
+        if isinstance(custom_data, dict):
+            copy["customData"] = self._inline(
+                custom_data, "inline", ("customData",), CUSTOM_DATA_LIMIT
+            )
+        extensions = spec.get("extensions")
+        if isinstance(extensions, list):
+            copy["extensions"] = [
+                self._inline(extension, "script", ("extensions", place), SCRIPT_LIMIT)
+                if isinstance(extension, dict)
+                else extension
+                for place, extension in enumerate(extensions)
+            ]
+        keys = spec.get("sshKeys")
+        if isinstance(keys, list):
+            found = [self._read_key(key, ("sshKeys", place)) for place, key in enumerate(keys)]
+            copy["sshKeys"] = [key for key in found if key is not None]
+            for place, was in enumerate(at for at, key in enumerate(found) if key is not None):
+                self.moved["sshKeys", place] = ("sshKeys", was)
+        return copy
+
+    def _inline(self, part: dict[str, Value], key: str, at: Steps, limit: int) -> dict[str, Value]:
+        name = part.get("file")
+        if not isinstance(name, str) or key in part:
+            return part  # nothing to read, or a fault that the model explains
+        rest = {other: value for other, value in part.items() if other != "file"}
+        self.moved[(*at, key)] = (*at, "file")
+        # The placeholder keeps the model from complaining about what follows from the first fault.
+        return rest | {key: self._read(name, (*at, "file"), limit) or "unreadable"}
+
+    def _read_key(self, key: Value, at: Steps) -> Value:
+        if not isinstance(key, str):
+            return key
+        is_name = key.endswith(".pub") and len(key.split()) == 1
+        if not (is_name or key.startswith(_KEY_PATH_BEGINS)):
+            return key.strip()
+        text = self._read(key.removeprefix("file:").strip(), at, _KEY_LIMIT)
+        return None if text is None else text.strip()
+
+    def _read(self, name: str, at: Steps, limit: int) -> str | None:
+        """Read a text file; None after noting a fault."""
+        try:
+            path = self._base / Path(name).expanduser()
+            with path.open("rb") as file:
+                content = file.read(limit + 1)
+            if len(content) > limit:
+                fault = f"file {name!r} has more than {limit} bytes"
+            elif b"\0" in content:
+                fault = f"file {name!r} is not a text file"
+            else:
+                return content.decode()
+        except UnicodeDecodeError:
+            fault = f"file {name!r} is not UTF-8 text"
+        except FileNotFoundError:
+            fault = f"file {name!r} does not exist; looked in {str(self._base.absolute())!r}"
+        except OSError as error:
+            fault = f"file {name!r} cannot be read: {error.strerror}"
+        except (ValueError, RuntimeError) as error:
+            fault = f"file {name!r} cannot be read: {error}"
+        self.faults.append((self._document.mark_of(at), f"{label_of(at)}: {fault}"))
+        return None
+
+
+def _decode_spec(content: bytes, source: str) -> str:
+    if len(content) > SPEC_LIMIT:
+        raise InvalidError(
+            f"spec {source!r} has more than {SPEC_LIMIT // 2**20} MiB",
+            hint="put custom data and scripts in files of their own: `file: NAME`",
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InvalidError(
+            f"spec {source!r} is not UTF-8 text",
+            detail=f"byte 0x{content[error.start]:02x} in line {line}",
+            hint="save it as UTF-8",
+        ) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InvalidError:
+    """Say why a spec file cannot be read, and which one may have been meant."""
+    if isinstance(error, FileNotFoundError):
+        beside = sorted(
+            other.name
+            for pattern in ("*.yaml", "*.yml")
+            for other in (path.parent.glob(pattern) if path.parent.is_dir() else ())
+        )
+        return InvalidError(
+            f"spec file {str(path)!r} does not exist",
+            detail=f"in {str(path.parent.absolute())!r} are: {', '.join(beside)}" if beside else "",
+            hint="name a spec file, or start one: labctl example > web.yaml",
+        )
+    if isinstance(error, IsADirectoryError):
+        return InvalidError(
+            f"{str(path)!r} is a directory, not a spec file", hint="name the YAML file in it"
+        )
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return InvalidError(f"spec file {str(path)!r} cannot be read", detail=str(reason))
