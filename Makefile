@@ -1,0 +1,44 @@
+# `make` alone says what there is. Every target that needs the host or the environment runs .setup/host first.
+SHELL := /bin/bash
+IMAGE ?= tiny
+PYTHON := .venv/bin/python
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check static bench fix lock clean
+
+help:       ## show the targets
+	@sed -n 's/^\([a-z]*\): .*## /  make \1	/p' $(MAKEFILE_LIST)
+
+setup:      ## install what is missing on this host, and the virtual environment
+	@bash .setup/host
+
+demo: setup ## a scale set of real VMs, an upgrade, a rollback (IMAGE=tiny or debian-12)
+	$(PYTHON) tests/demo.py --image '$(IMAGE)'
+
+test: static ## everything: formatting, lint, types, imports, then all tests, those on real VMs too
+	$(PYTHON) -m pytest
+
+check: static ## the same without the tests that boot VMs
+	$(PYTHON) -m pytest -m 'not e2e'
+
+static: setup ## formatting, lint, types, import rules
+	ruff format --check
+	ruff check
+	mypy
+	lint-imports
+
+bench: setup ## times and memory, as ratios to plain QEMU
+	$(PYTHON) tests/bench/bench.py
+
+fix: setup  ## format, and mend what lint can mend
+	ruff format
+	ruff check --fix
+
+lock: setup ## write .setup/requirements.lock again from pyproject.toml
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--group dev -o .setup/requirements.lock pyproject.toml
+
+clean:      ## remove the environment and what tools have cached in the checkout
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .demo .bench
+	find labctl tests -name __pycache__ -prune -exec rm -rf {} +
