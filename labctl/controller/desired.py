@@ -249,9 +249,7 @@ def _choose_subnet(connection: Connection, spec: ScaleSetSpec) -> str | None:
     if spec.network.type != "nat":
         return None
     _check_subnet_holds(spec)
-    taken = [
-        ipaddress.IPv4Network(row.subnet) for row in load_scale_sets(connection) if row.subnet
-    ]
+    taken = [ipaddress.IPv4Network(row.subnet) for row in load_scale_sets(connection) if row.subnet]
     if spec.network.subnet is not None:
         wanted = ipaddress.IPv4Network(spec.network.subnet)
         clash = next((network for network in taken if network.overlaps(wanted)), None)

@@ -1,12 +1,15 @@
 """When a command may stop working: what it waits for, read off the facts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from labctl.model.instance import Instance, Power, Wanted
 from labctl.model.plan import Plan, ScaleSet
 from labctl.model.upgrade import Upgrade
-from labctl.planner import is_healthy
+from labctl.planner import judge_health
+from labctl.planner.health import find_failure
+from labctl.planner.situation import Situation, survey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,56 +21,73 @@ class Outcome:
     hint: str = ""
 
 
-Goal = Callable[[ScaleSet | None, Plan], Outcome | None]  # None: not there yet
+# (the scale set or None once it is gone, the plan, now) -> None: not there yet
+Goal = Callable[[ScaleSet | None, Plan, datetime], Outcome | None]
 
 
-def converged(scale_set: ScaleSet | None, plan: Plan) -> Outcome | None:
+def converged(scale_set: ScaleSet | None, plan: Plan, now: datetime) -> Outcome | None:
     """Every instance is as wanted and healthy, or cannot get there without a person."""
     if scale_set is None:
         return Outcome(succeeded=True, message="deleted")
-    if plan.decisions or plan.actions:
+    if plan.decisions or plan.actions or scale_set.is_deleting:
         return None
-    if len(scale_set.instances) != scale_set.spec.capacity and not scale_set.is_deleting:
-        return None
-    broken = [instance for instance in scale_set.instances if has_given_up(instance)]
-    waiting = [
-        instance
-        for instance in scale_set.instances
-        if not has_given_up(instance) and not is_as_wanted(instance, scale_set)
-    ]
-    if waiting:
-        return None
+    return _judge(scale_set, now, survey(scale_set))
+
+
+def _judge(scale_set: ScaleSet, now: datetime, situations: Sequence[Situation]) -> Outcome | None:
+    broken: list[tuple[str, str]] = []
+    for situation in situations:
+        reason = find_reason_to_give_up(situation, scale_set, now)
+        if reason is not None:
+            broken.append((situation.instance.name, reason))
+        elif not is_as_wanted(situation.instance, scale_set):
+            return None
     if broken:
-        first = broken[0]
-        failure = first.current.failure
+        name, reason = broken[0]
         return Outcome(
             succeeded=False,
-            message=f"{len(broken)} of {len(scale_set.instances)} instances failed; {first.name}: "
-            f"{failure.message if failure else first.health.detail}",
-            hint=f"run: labctl why {first.name}",
+            message=f"{len(broken)} of {len(situations)} instances failed; {name}: {reason}",
+            hint=f"run: labctl why {name}",
         )
-    running = sum(instance.wanted is Wanted.RUNNING for instance in scale_set.instances)
-    return Outcome(succeeded=True, message=f"{running} of {scale_set.spec.capacity} healthy")
+    healthy = sum(situation.instance.wanted is Wanted.RUNNING for situation in situations)
+    stopped = len(situations) - healthy
+    message = f"{healthy} healthy" + (f", {stopped} stopped" if stopped else "")
+    return Outcome(succeeded=True, message=message)
 
 
-def deleted(scale_set: ScaleSet | None, plan: Plan) -> Outcome | None:  # noqa: ARG001 - a Goal
+def instances_as_wanted(names: frozenset[str]) -> Goal:
+    """These instances are as their user wants them; the others do not matter."""
+
+    def goal(scale_set: ScaleSet | None, plan: Plan, now: datetime) -> Outcome | None:
+        if scale_set is None:
+            return Outcome(succeeded=False, message="the scale set was deleted meanwhile")
+        if plan.decisions or any(action.instance in names for action in plan.actions):
+            return None
+        return _judge(scale_set, now, [s for s in survey(scale_set) if s.instance.name in names])
+
+    return goal
+
+
+def deleted(scale_set: ScaleSet | None, plan: Plan, now: datetime) -> Outcome | None:  # noqa: ARG001
     """The scale set is gone."""
     return Outcome(succeeded=True, message="deleted") if scale_set is None else None
 
 
 def upgrade_ended(upgrade_id: int, load: Callable[[int], Upgrade]) -> Goal:
-    """The upgrade has a final code."""
+    """The upgrade has a final code and has left nothing to tidy up."""
 
-    def goal(scale_set: ScaleSet | None, plan: Plan) -> Outcome | None:
-        if scale_set is not None and scale_set.upgrade is not None:
-            return None
-        if plan.actions:  # the last old disks are still being thrown away
+    def goal(scale_set: ScaleSet | None, plan: Plan, now: datetime) -> Outcome | None:  # noqa: ARG001
+        if scale_set is not None and (scale_set.upgrade is not None or plan.actions):
             return None
         upgrade = load(upgrade_id)
-        if not upgrade.code.is_final:
-            return None
-        failed = upgrade.counts["failedInstanceCount"]
-        message = upgrade.error.message if upgrade.error else f"upgrade {upgrade.code.value}"
+        counts = upgrade.counts
+        failed = counts["failedInstanceCount"]
+        message = (
+            f"upgrade {upgrade.id} {upgrade.code.value}: "
+            f"{counts['successfulInstanceCount']} upgraded, {failed} failed"
+        )
+        if upgrade.error is not None:
+            message += f"; {upgrade.error.message}"
         return Outcome(
             succeeded=upgrade.error is None and failed == 0,
             message=message,
@@ -77,13 +97,23 @@ def upgrade_ended(upgrade_id: int, load: Callable[[int], Upgrade]) -> Goal:
     return goal
 
 
-def has_given_up(instance: Instance) -> bool:
-    """Does this instance need a person?"""
-    return (
-        instance.current.failure is not None
-        and instance.domain.generation in {None, instance.generation}
-        and instance.wanted is Wanted.RUNNING
-    )
+def find_reason_to_give_up(situation: Situation, scale_set: ScaleSet, now: datetime) -> str | None:
+    """Why this instance needs a person; None when waiting may still help."""
+    if situation.instance.wanted is not Wanted.RUNNING:
+        return None
+    failure = find_failure(situation)
+    if failure is not None:
+        return f"{failure.rung.value}: {failure.message}"
+    if not situation.instance.is_settled or situation.current.ready_at is None:
+        return None
+    # All that labctl does for it is done; from here on only the application decides.
+    moments = [run.finished_at for run in situation.current.extensions if run.finished_at]
+    settled_at = max([situation.current.ready_at, *moments])
+    verdict = judge_health(situation.instance, scale_set)
+    patience = scale_set.spec.upgrade_policy.health_timeout
+    if not verdict.is_healthy and now > settled_at + patience and verdict.is_unhealthy:
+        return f"not healthy within {patience.total_seconds():g} s: {verdict.reason}"
+    return None
 
 
 def is_as_wanted(instance: Instance, scale_set: ScaleSet) -> bool:
@@ -92,4 +122,4 @@ def is_as_wanted(instance: Instance, scale_set: ScaleSet) -> bool:
         return instance.domain.power is Power.STOPPED
     if instance.wanted is Wanted.DELETED:
         return False
-    return is_healthy(instance, scale_set).is_healthy
+    return judge_health(instance, scale_set).is_healthy

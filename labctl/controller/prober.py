@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -88,6 +88,12 @@ class Prober:
             (w.due for w in self._watched.values() if w.asked is None and w.due is not None),
             default=None,
         )
+
+    def await_answers(self, patience: timedelta) -> bool:
+        """Wait until every open question is answered; returns whether there was one."""
+        asked = [w.asked for w in self._watched.values() if w.asked is not None]
+        wait(asked, timeout=patience.total_seconds())
+        return bool(asked)
 
     def step(self, now: datetime) -> dict[str, Health]:
         """Take in the answers, ask what is due; returns the verdicts that changed."""

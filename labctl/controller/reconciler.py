@@ -1,7 +1,6 @@
 """The loop of one scale set: observe, plan, record, execute, until a goal is reached."""
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,7 +13,6 @@ from labctl.controller.lab import Lab
 from labctl.controller.observe import Observer
 from labctl.controller.record import record
 from labctl.errors import HostError, TimedOutError
-from labctl.model.instance import Power
 from labctl.model.plan import (
     Action,
     AwaitReady,
@@ -101,7 +99,7 @@ class Reconciler:
             self._take_in_finished(observer, now)
             view = observer.observe(now, busy=frozenset(self._jobs))
             if view is None:
-                outcome = goal(None, Plan())
+                outcome = goal(None, Plan(), now)
                 return outcome or Outcome(succeeded=False, message=f"{self.name!r} was deleted")
             self._give_up_on_trouble(observer.trouble, now)
             plan = make_plan(view, now)
@@ -117,7 +115,7 @@ class Reconciler:
                 if view.is_deleting and not view.instances:
                     executor.remove_scale_set(view)
                     continue
-                outcome = goal(view, plan)
+                outcome = goal(view, plan, now)
                 if outcome is not None:
                     return outcome
             if deadline is not None and now - started > deadline:
@@ -184,7 +182,9 @@ class Reconciler:
             else:
                 raise error
 
-    def _give_up_on_trouble(self, observed: tuple[HostError, datetime] | None, now: datetime) -> None:
+    def _give_up_on_trouble(
+        self, observed: tuple[HostError, datetime] | None, now: datetime
+    ) -> None:
         for trouble in self._trouble.values():
             if not trouble.error.may_pass or now - trouble.since > _PATIENCE:
                 raise trouble.error
@@ -208,11 +208,3 @@ class Reconciler:
             moments.append(due)
         wait = min((moment - now for moment in moments), default=_LONGEST_WAIT)
         return min(max(wait, timedelta(milliseconds=5)), _LONGEST_WAIT)
-
-
-def is_off(power: Power) -> bool:
-    """Does the hypervisor say that nothing runs?"""
-    return power in {Power.STOPPED, Power.CRASHED}
-
-
-OnStopped = Callable[[str, str], None]

@@ -115,9 +115,7 @@ def _create(
         insert_member(
             connection,
             running.id,
-            Member(
-                instance=name, ordinal=decision.ordinal, from_version=scale_set.image_version
-            ),
+            Member(instance=name, ordinal=decision.ordinal, from_version=scale_set.image_version),
         )
     _note(connection, scale_set, decision.reason, now=now, instance=name)
 
@@ -126,7 +124,7 @@ def _begin_batch(
     connection: Connection, scale_set: ScaleSet, decision: BeginBatch, *, now: datetime
 ) -> None:
     upgrade = _running(scale_set, decision.upgrade)
-    change_upgrade(connection, upgrade.id, batches=decision.batch)
+    change_upgrade(connection, upgrade.id, batches=decision.batch, batch_ended_at=None)
     _note(connection, scale_set, decision.reason, now=now, upgrade=upgrade.id)
     for instance in scale_set.instances:
         if instance.name not in decision.instances:

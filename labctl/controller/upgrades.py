@@ -56,8 +56,16 @@ def start_upgrade(
     if refusal is not None:
         raise RefusedError(
             f"upgrade of {scale_set.name!r} to {target.image.name} refused",
-            detail=refusal.message if refusal.code is None else f"{refusal.code}: {refusal.message}",
+            detail=refusal.message
+            if refusal.code is None
+            else f"{refusal.code}: {refusal.message}",
             hint=refusal.hint,
+        )
+    running = find_running_upgrade(connection, scale_set.name)
+    if running is not None:  # another command was a moment faster
+        raise RefusedError(
+            f"upgrade {running.id} of {scale_set.name!r} is running already",
+            hint=f"run: labctl upgrade watch {scale_set.name}",
         )
     upgrade_id = insert_upgrade(
         connection,

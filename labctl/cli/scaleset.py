@@ -1,0 +1,337 @@
+"""The commands for whole scale sets."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labctl.cli.context import current_context
+from labctl.cli.output import Column, Output, print_document, print_rows
+from labctl.errors import InvalidError
+
+Name = Annotated[str, typer.Argument(metavar="SCALE_SET", help="The scale set.")]
+Deadline = Annotated[
+    str | None,
+    typer.Option("--timeout", metavar="TIME", help='Give up waiting after, for example, "30m".'),
+]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Only record the wish; the next command does the work.")
+]
+
+
+def apply(
+    spec_file: Annotated[
+        Path, typer.Argument(metavar="SPEC.yaml", help="The spec; - reads standard input.")
+    ],
+    timeout: Deadline = None,
+    no_wait: NoWait = False,
+) -> None:
+    """Make a scale set as its spec says, or change it. Run again, it changes nothing."""
+    from labctl.cli.spec_file import load_spec
+
+    context = current_context()
+    deadline = parse_deadline(timeout)
+    spec = load_spec(spec_file)
+
+    from labctl.cli.follow import follow, last_event, opened_lab
+    from labctl.controller.clock import now
+    from labctl.controller.desired import apply_spec
+    from labctl.controller.goal import converged
+
+    with opened_lab(context) as lab:
+        lab.hypervisor.check()  # before anything changes
+        since = last_event(lab.database)
+        with lab.database.write() as connection:
+            applied = apply_spec(connection, spec, now=now())
+        outcome = None
+        if not no_wait:
+            outcome = follow(context, lab, spec.name, converged, deadline=deadline, since=since)
+        worked = last_event(lab.database) > since
+    if context.output is Output.TABLE:
+        if not applied.changes and not worked:
+            print(f"{spec.name}: nothing to change" + (f", {outcome.message}" if outcome else ""))
+        elif outcome is not None:
+            print(f"{spec.name}: {outcome.message}")
+        else:
+            print(f"{spec.name}: recorded; run: labctl apply {spec_file}")
+        return
+    print_document(
+        {
+            "name": spec.name,
+            "created": applied.created,
+            "changed": bool(applied.changes) or worked,
+            "changes": list(applied.changes),
+            "message": outcome.message if outcome else "recorded",
+        },
+        context.output,
+    )
+
+
+def get(name: Name) -> None:
+    """Print the spec of a scale set, as `labctl apply` reads it."""
+    from labctl.cli.follow import opened_store
+    from labctl.controller.desired import load_wish
+
+    context = current_context()
+    with opened_store(context) as database, database.read() as connection:
+        spec = load_wish(connection, name)
+    plain = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    print_document(plain, Output.YAML if context.output is Output.TABLE else context.output)
+
+
+def show(name: Name) -> None:
+    """Show a scale set with its instances, as they are now."""
+    from labctl.cli.follow import opened_lab
+    from labctl.cli.instance import INSTANCE_COLUMNS, describe_instance
+    from labctl.controller.work import look_once
+
+    context = current_context()
+    with opened_lab(context) as lab:
+        view, plan = look_once(lab, name)
+    instances = [describe_instance(lab, view, plan, instance) for instance in view.instances]
+    upgrade = view.upgrade
+    document = {
+        "name": view.name,
+        "capacity": view.spec.capacity,
+        "image": view.spec.image.definition,
+        "imageReference": view.spec.image.version,
+        "imageVersion": view.image_version,
+        "modelRevision": view.model_revision,
+        "isDeleting": view.is_deleting,
+        "upgrade": None if upgrade is None else upgrade.id,
+        "holds": [hold.reason for hold in plan.holds if hold.subject == view.name],
+    }
+    if context.output is not Output.TABLE:
+        print_document({**document, "instances": instances}, context.output)
+        return
+    print_document(document, context.output)
+    print()
+    print_rows(instances, INSTANCE_COLUMNS, context.output, empty="no instances")
+
+
+def list_() -> None:
+    """List the scale sets."""
+    from labctl.cli.follow import opened_store
+    from labctl.controller.desired import NO_CAPACITY
+    from labctl.store.scale_sets import load_scale_sets, load_view
+
+    context = current_context()
+    with opened_store(context) as database, database.read() as connection:
+        views = [
+            load_view(connection, row.name, capacity=NO_CAPACITY)
+            for row in load_scale_sets(connection)
+        ]
+    rows = [
+        {
+            "name": view.name,
+            "capacity": view.spec.capacity,
+            "instances": len(view.instances),
+            "image": view.spec.image.definition,
+            "imageVersion": view.image_version,
+            "upgrade": None if view.upgrade is None else view.upgrade.code.value,
+            "isDeleting": view.is_deleting,
+        }
+        for view in views
+    ]
+    print_rows(
+        rows,
+        [
+            "name",
+            Column(key="capacity", right=True),
+            Column(key="instances", right=True),
+            "image",
+            "imageVersion",
+            "upgrade",
+        ],
+        context.output,
+        empty="no scale sets; make one with: labctl apply SPEC.yaml",
+    )
+
+
+def scale(
+    name: Name,
+    capacity: Annotated[
+        int, typer.Argument(min=0, max=1000, metavar="N", help="How many instances.")
+    ],
+    timeout: Deadline = None,
+    no_wait: NoWait = False,
+) -> None:
+    """Change the number of instances. Data disks of removed instances are kept."""
+    from labctl.cli.follow import follow, last_event, opened_lab
+    from labctl.controller.clock import now
+    from labctl.controller.desired import scale as record_capacity
+    from labctl.controller.goal import converged
+
+    context = current_context()
+    deadline = parse_deadline(timeout)
+    with opened_lab(context) as lab:
+        lab.hypervisor.check()
+        since = last_event(lab.database)
+        with lab.database.write() as connection:
+            changed = record_capacity(connection, name, capacity, now=now())
+        outcome = None
+        if not no_wait:
+            outcome = follow(context, lab, name, converged, deadline=deadline, since=since)
+    message = outcome.message if outcome else "recorded"
+    if not changed:
+        message = f"nothing to change, capacity is {capacity} already; {message}"
+    _say(context.output, name, message, changed=changed)
+
+
+def delete(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    timeout: Deadline = None,
+) -> None:
+    """Delete a scale set with its instances and OS disks. Data disks stay; see `labctl disk`."""
+    from labctl.cli.follow import follow, last_event, opened_lab
+    from labctl.controller.clock import now
+    from labctl.controller.desired import delete_scale_set
+    from labctl.controller.goal import deleted
+    from labctl.store.scale_sets import get_scale_set
+
+    context = current_context()
+    deadline = parse_deadline(timeout)
+    with opened_lab(context) as lab:
+        with lab.database.read() as connection:
+            get_scale_set(connection, name)
+        confirm(f"delete scale set {name} and all its instances?", yes=yes)
+        since = last_event(lab.database)
+        with lab.database.write() as connection:
+            kept = delete_scale_set(connection, name, now=now())
+        follow(context, lab, name, deleted, deadline=deadline, since=since)
+    message = "deleted"
+    if kept:
+        message += f"; {kept} data disks are kept, see: labctl disk list {name}"
+    _say(context.output, name, message, changed=True)
+
+
+def events(
+    name: Annotated[str | None, typer.Argument(metavar="[SCALE_SET]")] = None,
+    instance: Annotated[str | None, typer.Option(metavar="NAME")] = None,
+    upgrade: Annotated[int | None, typer.Option(metavar="ID")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The newest that many.")] = 100,
+) -> None:
+    """List what happened, oldest first."""
+    from labctl.cli.follow import opened_store
+    from labctl.store.events import load_events
+
+    context = current_context()
+    with opened_store(context) as database, database.read() as connection:
+        found = load_events(
+            connection, scale_set=name, instance=instance, upgrade=upgrade, limit=limit
+        )
+    rows = [
+        {
+            "at": event.at,
+            "subject": event.subject,
+            "kind": event.kind.value,
+            "message": event.message,
+            "scaleSet": event.scale_set,
+            "instance": event.instance,
+            "upgrade": event.upgrade,
+        }
+        for event in found
+    ]
+    columns = ["at", "subject", "kind", "message"]
+    print_rows(rows, columns, context.output, empty="no events")
+
+
+def rerun(
+    name: Name,
+    custom_data: Annotated[bool, typer.Option("--custom-data", help="Run it again.")] = False,
+    extensions: Annotated[bool, typer.Option("--extensions", help="Run all again.")] = False,
+    instance: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this one; may be repeated.")
+    ] = None,
+    timeout: Deadline = None,
+) -> None:
+    """Run custom data or extensions again on the present OS disks."""
+    if not (custom_data or extensions):
+        raise InvalidError(
+            "nothing to run again is named", hint="give --custom-data, --extensions or both"
+        )
+    from labctl.cli.follow import follow, last_event, opened_lab
+    from labctl.controller.clock import now
+    from labctl.controller.desired import rerun as record_rerun
+    from labctl.controller.goal import converged
+
+    context = current_context()
+    deadline = parse_deadline(timeout)
+    with opened_lab(context) as lab:
+        lab.hypervisor.check()
+        since = last_event(lab.database)
+        with lab.database.write() as connection:
+            record_rerun(
+                connection,
+                name,
+                instances=instance or [],
+                custom_data=custom_data,
+                extensions=extensions,
+                now=now(),
+            )
+        outcome = follow(context, lab, name, converged, deadline=deadline, since=since)
+    _say(context.output, name, outcome.message, changed=True)
+
+
+def why(
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="For example web_3.")],
+) -> None:
+    """Explain what an instance is doing or waiting for, and how it came to that."""
+    from labctl.cli.follow import opened_lab
+    from labctl.controller.clock import now
+    from labctl.controller.work import look_once
+    from labctl.planner import explain
+    from labctl.store.events import load_events
+    from labctl.store.instances import find_scale_set_of
+
+    context = current_context()
+    with opened_lab(context) as lab:
+        with lab.database.read() as connection:
+            scale_set = find_scale_set_of(connection, instance)
+            recent = load_events(connection, instance=instance, limit=10)
+        view, _ = look_once(lab, scale_set)
+        asked = next(found for found in view.instances if found.name == instance)
+        reasons = explain(view, asked, now())
+    if context.output is not Output.TABLE:
+        print_document(
+            {"instance": instance, "reasons": list(reasons), "events": recent}, context.output
+        )
+        return
+    for reason in reasons:
+        print(f"{instance}: {reason}")
+    print("\nrecent events:")
+    for event in recent:
+        print(f"  {event.at:%Y-%m-%dT%H:%M:%SZ}  {event.kind.value:<8}  {event.message}")
+
+
+def parse_deadline(text: str | None) -> timedelta | None:
+    """Read the value of --timeout."""
+    if text is None:
+        return None
+    from labctl.model.quantity import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise InvalidError(f"--timeout {text!r} {error}") from error
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask, unless `--yes` was given. Raises InvalidError where nobody can answer."""
+    import sys
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InvalidError(f"{question} nobody can answer here", hint="give --yes")
+    if not typer.confirm(question):
+        raise typer.Abort
+
+
+def _say(output: Output, name: str, message: str, *, changed: bool) -> None:
+    if output is Output.TABLE:
+        print(f"{name}: {message}")
+    else:
+        print_document({"name": name, "changed": changed, "message": message}, output)

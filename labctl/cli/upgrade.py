@@ -1,0 +1,379 @@
+"""The commands for rolling OS image upgrades."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from labctl.cli.context import Context, current_context
+from labctl.cli.output import Column, Output, format_span, print_document, print_rows
+from labctl.cli.scaleset import Deadline, Name, NoWait, parse_deadline
+from labctl.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from labctl.controller.lab import Lab
+    from labctl.model.upgrade import Upgrade
+
+HISTORY_KEPT = timedelta(days=61)  # the page shows the attempts of two months
+HISTORY_SHOWN = 5
+Version = Annotated[
+    str | None,
+    typer.Option("--version", metavar="VERSION", help="Default: what the spec's image names."),
+]
+
+
+def plan(name: Name, version: Version = None) -> None:
+    """Tell what `upgrade start` would do, batch by batch, and why. Changes nothing."""
+    from labctl.cli.follow import opened_lab
+    from labctl.controller.clock import now
+    from labctl.controller.upgrades import find_target
+    from labctl.controller.work import look_once
+    from labctl.planner import preview
+
+    context = current_context()
+    with opened_lab(context) as lab:
+        view, _ = look_once(lab, name)
+        with lab.database.read() as connection:
+            target = find_target(connection, view, version)
+        found = preview(
+            view,
+            target_version=str(target.image.version),
+            target_digest=target.image.digest,
+            now=now(),
+        )
+    document = {
+        "scaleSet": name,
+        "target": target.image.name,
+        "refusal": found.refusal,
+        "batches": [
+            {
+                "number": batch.number,
+                "instances": batch.instances,
+                "reason": batch.reason,
+                "afterPause": batch.after_pause,
+            }
+            for batch in found.batches
+        ],
+        "skipped": [{"instance": who, "reason": reason} for who, reason in found.skipped],
+        "ending": found.ending,
+        "stuck": [hold.reason for hold in found.stuck],
+    }
+    if context.output is not Output.TABLE:
+        print_document(document, context.output)
+        return
+    if found.refusal is not None:
+        print(f"{name}: upgrade to {target.image.name} would be refused: {found.refusal.message}")
+        return
+    print(f"{name}: upgrade to {target.image.name}")
+    for batch in found.batches:
+        pause = f", {format_span(batch.after_pause)} later" if batch.after_pause else ""
+        print(f"  batch {batch.number}: {', '.join(batch.instances)}{pause}  ({batch.reason})")
+    for who, reason in found.skipped:
+        print(f"  not touched: {who}  ({reason})")
+    for hold in found.stuck:
+        print(f"  would wait: {hold.reason}")
+    policy = view.spec.upgrade_policy
+    rolling = policy.rolling_upgrade_policy
+    print(
+        f"  stops when more than {rolling.max_unhealthy_instance_percent} % of all, or "
+        f"{rolling.max_unhealthy_upgraded_instance_percent} % of the upgraded, are unhealthy; "
+        f"each has {format_span(policy.health_timeout)} to become healthy"
+    )
+
+
+def start(
+    name: Name,
+    version: Version = None,
+    rollback: Annotated[
+        bool,
+        typer.Option(
+            "--rollback", help="Put the previous OS disk back where an instance does not recover."
+        ),
+    ] = False,
+    timeout: Deadline = None,
+    no_wait: NoWait = False,
+) -> None:
+    """Upgrade the OS disks in batches, gated by health; data disks are kept."""
+    from labctl.cli.follow import last_event, opened_lab
+    from labctl.controller.clock import now
+    from labctl.controller.upgrades import find_target, start_upgrade
+    from labctl.controller.work import look_once
+    from labctl.model.upgrade import StartedBy
+
+    context = current_context()
+    deadline = parse_deadline(timeout)
+    with opened_lab(context) as lab:
+        lab.hypervisor.check()
+        since = last_event(lab.database)
+        view, _ = look_once(lab, name)
+        with lab.database.write() as connection:
+            upgrade_id = start_upgrade(
+                connection,
+                view,
+                find_target(connection, view, version),
+                restores=rollback,
+                started_by=StartedBy.USER,
+                now=now(),
+            )
+        if not no_wait:
+            _follow_to_end(context, lab, name, upgrade_id, deadline=deadline, since=since)
+            return
+    _say(context, upgrade_id, f"recorded; run: labctl upgrade watch {name}")
+
+
+def status(name: Name) -> None:
+    """Show the latest upgrade with the page's counters."""
+    from labctl.cli.follow import opened_store
+    from labctl.store.scale_sets import get_scale_set
+    from labctl.store.upgrades import load_upgrades
+
+    context = current_context()
+    with opened_store(context) as database, database.read() as connection:
+        get_scale_set(connection, name)
+        found = load_upgrades(connection, name, limit=1)
+    if not found:
+        raise NotFoundError(
+            f"scale set {name!r} was never upgraded", hint=f"run: labctl upgrade plan {name}"
+        )
+    _print_upgrade(context, found[0])
+
+
+def watch(name: Name, timeout: Deadline = None) -> None:
+    """Follow the running upgrade to its end; goes on with it where its controller died."""
+    from labctl.cli.follow import opened_lab
+    from labctl.store.scale_sets import get_scale_set
+    from labctl.store.upgrades import find_running_upgrade
+
+    context = current_context()
+    deadline = parse_deadline(timeout)
+    with opened_lab(context) as lab:
+        lab.hypervisor.check()
+        with lab.database.read() as connection:
+            get_scale_set(connection, name)
+            running = find_running_upgrade(connection, name)
+        if running is None:
+            raise NotFoundError(
+                f"no upgrade of {name!r} is running",
+                hint=f"run: labctl upgrade history {name}",
+            )
+        _follow_to_end(context, lab, name, running.id, deadline=deadline, since=None)
+
+
+def cancel(name: Name, timeout: Deadline = None, no_wait: NoWait = False) -> None:
+    """Stop the running upgrade at the end of its batch."""
+    from labctl.cli.follow import last_event, opened_lab
+    from labctl.controller.clock import now
+    from labctl.controller.upgrades import cancel_upgrade
+    from labctl.store.scale_sets import get_scale_set
+
+    context = current_context()
+    deadline = parse_deadline(timeout)
+    with opened_lab(context) as lab:
+        since = last_event(lab.database)
+        with lab.database.write() as connection:
+            get_scale_set(connection, name)
+            upgrade_id = cancel_upgrade(connection, name, now=now())
+        if not no_wait:
+            _follow_to_end(
+                context, lab, name, upgrade_id, deadline=deadline, since=since, cancels=True
+            )
+            return
+    _say(context, upgrade_id, "will stop at the end of its batch")
+
+
+def history(
+    name: Name,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Every attempt, not the last five of two months.")
+    ] = False,
+) -> None:
+    """List past upgrades, newest first."""
+    from labctl.cli.follow import opened_store
+    from labctl.controller.clock import now
+    from labctl.store.upgrades import load_upgrades
+
+    context = current_context()
+    with opened_store(context) as database, database.read() as connection:
+        found = load_upgrades(
+            connection,
+            name,
+            since=None if all_ else now() - HISTORY_KEPT,
+            limit=None if all_ else HISTORY_SHOWN,
+        )
+    rows = [_as_history(upgrade) for upgrade in found]
+    if context.output is not Output.TABLE:
+        print_document(rows, context.output)
+        return
+    flat = [
+        {
+            "id": upgrade.id,
+            "code": upgrade.code.value,
+            "target": upgrade.target_version,
+            "startedBy": upgrade.started_by.value,
+            "startedAt": upgrade.started_at,
+            "endedAt": upgrade.ended_at,
+            **{key.removesuffix("InstanceCount"): count for key, count in upgrade.counts.items()},
+            "error": upgrade.error.code.value if upgrade.error else None,
+        }
+        for upgrade in found
+    ]
+    columns: list[Column | str] = [
+        Column(key="id", right=True),
+        "code",
+        "target",
+        "startedBy",
+        "startedAt",
+        "endedAt",
+        Column(key="successful", right=True),
+        Column(key="failed", right=True),
+        Column(key="pending", right=True),
+        "error",
+    ]
+    print_rows(flat, columns, context.output, empty=f"no upgrades of {name}")
+
+
+def show(
+    upgrade_id: Annotated[int, typer.Argument(metavar="ID", help="From `upgrade history`.")],
+) -> None:
+    """Show one upgrade, with the evidence of every instance that failed."""
+    from labctl.cli.follow import opened_lab
+    from labctl.controller.evidence import load_all_evidence
+    from labctl.store.upgrades import load_upgrade
+
+    context = current_context()
+    with opened_lab(context) as lab:
+        with lab.database.read() as connection:
+            upgrade = load_upgrade(connection, upgrade_id)
+        evidence = load_all_evidence(lab, upgrade_id)
+        folder = context.settings.state_dir / "upgrades" / str(upgrade_id)
+    if context.output is not Output.TABLE:
+        print_document({**_as_document(upgrade), "evidence": evidence}, context.output)
+        return
+    _print_upgrade(context, upgrade)
+    for instance, found in evidence.items():
+        _print_evidence(instance, found)
+    if evidence:
+        print(f"\nall of it: {folder}")
+
+
+def _follow_to_end(
+    context: Context,
+    lab: "Lab",
+    name: str,
+    upgrade_id: int,
+    *,
+    deadline: timedelta | None,
+    since: int | None,
+    cancels: bool = False,
+) -> None:
+    from labctl.cli.follow import UnsuccessfulError, follow
+    from labctl.controller.goal import upgrade_ended
+    from labctl.model.upgrade import Upgrade, UpgradeCode
+    from labctl.store.upgrades import load_upgrade
+
+    def load(wanted: int) -> Upgrade:
+        with lab.database.read() as connection:
+            return load_upgrade(connection, wanted)
+
+    goal = upgrade_ended(upgrade_id, load)
+    outcome = follow(context, lab, name, goal, deadline=deadline, since=since)
+    ended = load(upgrade_id)
+    if ended.code is UpgradeCode.CANCELLED and not cancels:
+        raise UnsuccessfulError(
+            f"{name}: {outcome.message}", hint=f"run: labctl upgrade start {name}, to go on"
+        )
+    if context.output is Output.TABLE:
+        print(f"{name}: {outcome.message}")
+    else:
+        print_document(_as_document(ended), context.output)
+
+
+def _print_upgrade(context: Context, upgrade: "Upgrade") -> None:
+    document = _as_document(upgrade)
+    if context.output is not Output.TABLE:
+        print_document(document, context.output)
+        return
+    members = document.pop("members")
+    print_document({**document, "policy": None}, context.output)
+    print()
+    columns = ["instance", "state", "batch", "from", "downtime", "message"]
+    print_rows(members, columns, context.output)
+
+
+def _as_document(upgrade: "Upgrade") -> dict[str, Any]:
+    """The page's fields, and what the page leaves out."""
+    return {
+        **_as_history(upgrade),
+        "id": upgrade.id,
+        "scaleSet": upgrade.scale_set,
+        "policy": upgrade.policy,
+        "restores": upgrade.restores,
+        "batches": upgrade.batches,
+        "members": [
+            {
+                "instance": member.instance,
+                "state": member.state.value,
+                "batch": member.batch,
+                "from": member.from_version,
+                "fromGeneration": member.from_generation,
+                "toGeneration": member.to_generation,
+                "admittedAt": member.admitted_at,
+                "stoppedAt": member.stopped_at,
+                "settledAt": member.settled_at,
+                "healthyAt": member.healthy_at,
+                "downtime": member.healthy_at - member.stopped_at
+                if member.healthy_at and member.stopped_at
+                else None,
+                "message": member.message,
+            }
+            for member in upgrade.members
+        ],
+    }
+
+
+def _as_history(upgrade: "Upgrade") -> dict[str, Any]:
+    from labctl.model.upgrade import MemberState
+
+    states = [member.state for member in upgrade.members]
+    return {
+        "runningStatus": {
+            "code": upgrade.code.value,
+            "startTime": upgrade.started_at,
+            "endTime": upgrade.ended_at,
+        },
+        "progress": upgrade.counts,
+        "startedBy": upgrade.started_by.value,
+        "targetImageReference": {"version": upgrade.target_version},
+        "rollbackInfo": {
+            "successfullyRolledbackInstanceCount": states.count(MemberState.ROLLED_BACK),
+            "failedRolledbackInstanceCount": states.count(MemberState.ROLLBACK_FAILED),
+        },
+        "error": None
+        if upgrade.error is None
+        else {"code": upgrade.error.code.value, "message": upgrade.error.message},
+    }
+
+
+def _print_evidence(instance: str, found: dict[str, Any]) -> None:
+    print(f"\n{instance} failed at {found['rung']}: {found['reason']}")
+    print(f"  image {found['imageVersion']}, OS disk {found['generation']}, {found['power']}")
+    print("  serial console, last lines:")
+    for line in found["serialTail"][-20:]:
+        print(f"    {line}")
+    print("  custom data:")
+    for line in found["customData"].strip().splitlines()[-12:]:
+        print(f"    {line}")
+    for run in found["extensions"]:
+        print(f"  extension {run['name']!r}: exit code {run['exitCode']}")
+        for line in run["output"].strip().splitlines()[-6:]:
+            print(f"    {line}")
+    print("  health answers:")
+    for sample in found["healthSamples"][-5:]:
+        print(f"    {sample['at']}  {sample['state']}  {sample['detail']}")
+
+
+def _say(context: Context, upgrade_id: int, message: str) -> None:
+    if context.output is Output.TABLE:
+        print(f"upgrade {upgrade_id}: {message}")
+    else:
+        print_document({"upgrade": upgrade_id, "message": message}, context.output)
