@@ -36,7 +36,7 @@ fix: setup  ## format, and mend what lint can mend
 	ruff check --fix
 
 lock: setup ## write .setup/requirements.lock again from pyproject.toml
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	uv pip compile -q --system-certs --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 		--group dev -o .setup/requirements.lock pyproject.toml
 
 clean:      ## remove the environment and what tools have cached in the checkout
