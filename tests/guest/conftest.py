@@ -1,0 +1,150 @@
+"""A switchable application, and the health agents as real processes on loopback."""
+
+import http.server
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+TOKEN = "c0ffee" * 10
+GUEST = Path(__file__).parents[2] / "labctl" / "guest"
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Application:
+    """Answers each path with the status that the test sets."""
+
+    def __init__(self, tls=None):
+        self.status = 200
+        self.paths = []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                outer.paths.append(self.path)
+                self.send_response(outer.status)
+                if outer.status == 302:
+                    self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", "3")
+                self.end_headers()
+                self.wfile.write(b"ok\n")
+
+            def log_message(self, *args):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.port = self.server.server_address[1]
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@dataclass
+class Agent:
+    kind: str
+    directory: Path
+    interpreter: str = "/usr/bin/python3"
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen | None = None
+
+    def start(self, **config):
+        values = {
+            "tokenSha256": sha256(TOKEN.encode()).hexdigest(),
+            "port": self.port,
+            "protocol": "http",
+            "requestPath": "/health",
+            "intervalSeconds": 1,
+            "numberOfProbes": 1,
+            **config,
+        }
+        (self.directory / "config.json").write_text(json.dumps({**values, "address": "127.0.0.1"}))
+        (self.directory / "config").write_text(
+            "".join(f"{key}={value}\n" for key, value in values.items())
+        )
+        commands = {
+            "py": [self.interpreter, "-ISB", GUEST / "agent.py", self.directory / "config.json"],
+            "sh": ["busybox", "sh", GUEST / "agent.sh", self.directory],
+        }
+        self.process = subprocess.Popen(commands[self.kind], start_new_session=True)
+        self.wait(lambda: self.get() is not None)
+
+    def stop(self):
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def get(self, path="/health", headers=None, method="GET"):
+        """(status, body), or None when nobody answers."""
+        if headers is None:
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}", headers=headers, method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=8) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+        except OSError:
+            return None
+
+    def verdict(self):
+        _, body = self.get()
+        return body["state"], body["detail"]
+
+    def wait(self, condition, seconds=10):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "not in time"
+            threading.Event().wait(0.05)
+
+    def raw(self, data):
+        with socket.create_connection(("127.0.0.1", self.port), timeout=8) as connection:
+            try:
+                connection.sendall(data)
+                connection.shutdown(socket.SHUT_WR)
+                answer = b""
+                while more := connection.recv(4096):
+                    answer += more
+            except ConnectionError:
+                return b"reset"
+            return answer
+
+
+@pytest.fixture
+def application():
+    app = Application()
+    yield app
+    app.close()
+
+
+@pytest.fixture(params=["py", "sh"])
+def agent(request, tmp_path):
+    agent = Agent(request.param, tmp_path)
+    yield agent
+    agent.stop()
