@@ -68,10 +68,3 @@ class HostError(LabError):
     """The host lacks something; `labctl doctor` says what."""
 
     exit_code = ExitCode.HOST
-    may_pass = False  # would trying again in a moment help?
-
-
-class UnreachableError(HostError):
-    """The hypervisor does not answer at the moment."""
-
-    may_pass = True

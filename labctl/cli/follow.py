@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from labctl.cli.context import Context, open_store
 from labctl.cli.progress import Progress, StatusRow, open_progress
@@ -66,7 +66,7 @@ def follow(
     """
     if since is None:
         since = last_event(lab.database)
-    with closing(open_progress(context, now)) as progress:
+    with closing(open_progress(context)) as progress:
         teller = _Teller(lab.database, scale_set, progress, last=since)
         try:
             outcome = work_until(lab, scale_set, goal, listener=teller, deadline=deadline)
@@ -91,7 +91,7 @@ class _Teller:
     scale_set: str
     progress: Progress
     last: int
-    _doing: dict[str, tuple[str, object]] = field(default_factory=dict)
+    _doing: dict[str, tuple[str, datetime]] = field(default_factory=dict)
 
     def update(self, scale_set: ScaleSet, plan: Plan, busy: dict[str, Action]) -> None:
         """Tell what is new."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from labctl.controller.lab import Lab
-    from labctl.model.instance import Instance
+    from labctl.model.instance import Instance, Wanted
     from labctl.model.plan import Plan, ScaleSet
 
 Name = Annotated[str, typer.Argument(metavar="INSTANCE", help="For example web_3.")]
@@ -224,15 +224,12 @@ def describe_instance(
     }
 
 
-def _change_power(names: list[str], wanted: object, timeout: str | None) -> None:
+def _change_power(names: list[str], wanted: "Wanted", timeout: str | None) -> None:
     from labctl.controller.clock import now
     from labctl.controller.desired import set_wanted
-    from labctl.model.instance import Wanted
-
-    wish = Wanted(wanted)
     context = current_context()
     _work(
-        context, names, timeout, lambda connection: set_wanted(connection, names, wish, now=now())
+        context, names, timeout, lambda connection: set_wanted(connection, names, wanted, now=now())
     )
 
 
@@ -246,7 +243,7 @@ def _work(
     deadline = parse_deadline(timeout)
     results = []
     with opened_lab(context) as lab:
-        lab.hypervisor.check()
+        lab.check()
         since = last_event(lab.database)
         with lab.database.write() as connection:
             owners = {name: find_scale_set_of(connection, name) for name in names}

@@ -40,7 +40,7 @@ def apply(
     from labctl.controller.goal import converged
 
     with opened_lab(context) as lab:
-        lab.hypervisor.check()  # before anything changes
+        lab.check()  # before anything changes
         since = last_event(lab.database)
         with lab.database.write() as connection:
             applied = apply_spec(connection, spec, now=now())
@@ -166,7 +166,7 @@ def scale(
     context = current_context()
     deadline = parse_deadline(timeout)
     with opened_lab(context) as lab:
-        lab.hypervisor.check()
+        lab.check()
         since = last_event(lab.database)
         with lab.database.write() as connection:
             changed = record_capacity(connection, name, capacity, now=now())
@@ -260,7 +260,7 @@ def rerun(
     context = current_context()
     deadline = parse_deadline(timeout)
     with opened_lab(context) as lab:
-        lab.hypervisor.check()
+        lab.check()
         since = last_event(lab.database)
         with lab.database.write() as connection:
             record_rerun(

@@ -103,7 +103,7 @@ def start(
     context = current_context()
     deadline = parse_deadline(timeout)
     with opened_lab(context) as lab:
-        lab.hypervisor.check()
+        lab.check()
         since = last_event(lab.database)
         view, _ = look_once(lab, name)
         with lab.database.write() as connection:
@@ -147,7 +147,7 @@ def watch(name: Name, timeout: Deadline = None) -> None:
     context = current_context()
     deadline = parse_deadline(timeout)
     with opened_lab(context) as lab:
-        lab.hypervisor.check()
+        lab.check()
         with lab.database.read() as connection:
             get_scale_set(connection, name)
             running = find_running_upgrade(connection, name)

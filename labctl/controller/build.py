@@ -1,11 +1,9 @@
 """From records to what the drivers take: domains, seeds, disks, targets of SSH and probes."""
 
-import hashlib
 import ipaddress
 import json
 from datetime import timedelta
 from pathlib import Path
-from uuid import NAMESPACE_URL, uuid5
 
 from labctl.controller.lab import Lab
 from labctl.drivers.disks import DataDisk, OsGenerationFiles, data_disk_path, os_generation_files
@@ -16,7 +14,7 @@ from labctl.drivers.domain import (
     PortForward,
     UserNetwork,
 )
-from labctl.drivers.network import DhcpHost, NatNetworkConfig
+from labctl.drivers.network import DhcpHost, NatNetworkConfig, nat_network
 from labctl.drivers.probe import AgentTarget, HttpTarget, ProbeTarget, TcpTarget
 from labctl.drivers.readiness import Deadlines
 from labctl.drivers.seed import SeedContent
@@ -24,7 +22,7 @@ from labctl.drivers.ssh import SshTarget
 from labctl.guest.boot_script import (
     AgentConfig,
     BootConfig,
-    GuestDisk,
+    DataDiskMount,
     build_boot_script,
     build_vendor_data,
 )
@@ -108,25 +106,26 @@ def build_seed(
     """The seed of an instance on one of its generations."""
     name = instance.name
     agent = model.health.application_health
+    # cloud-init runs custom data again only for a new instance-id, so the generation is in it.
+    instance_id = f"{name}-g{generation.number}-{identity.uuid.hex[:8]}"
     script = build_boot_script(
         BootConfig(
+            instance_id=instance_id,
             host_key=identity.host_key,
             host_key_public=identity.host_key_public,
-            authorized_keys=(lab.controller_public_key,),
+            controller_public_key=lab.controller_public_key,
+            authorized_keys=model.ssh_keys,
             data_disks=tuple(
-                GuestDisk(
-                    serial=f"data-{disk.name}",
-                    file_system=disk.file_system,
-                    mount_point=disk.mount_point,
+                DataDiskMount(
+                    name=disk.name, file_system=disk.file_system, mount_point=disk.mount_point
                 )
                 for disk in model.data_disks
             ),
-            agent=None if agent is None else _agent_config(agent, identity),
+            health=None if agent is None else _agent_config(agent, identity),
         )
     )
     return SeedContent(
-        # cloud-init runs custom data again only for a new instance-id, so the generation is in it.
-        instance_id=f"{name}-g{generation.number}-{identity.uuid.hex[:8]}",
+        instance_id=instance_id,
         hostname=name.replace("_", "-"),
         public_keys=(lab.controller_public_key, *model.ssh_keys),
         user_data=custom_data(model),
@@ -143,15 +142,15 @@ def custom_data(model: ScaleSetSpec) -> bytes:
     return model.custom_data.inline.encode()
 
 
-def build_network(view: ScaleSet, subnet: str, identities: dict[str, Identity]) -> NatNetworkConfig:
+def build_network(
+    lab: Lab, scale_set: str, subnet: str, identities: dict[str, Identity]
+) -> NatNetworkConfig:
     """The libvirt network of a scale set with network type nat."""
-    name = network_name(view.name)
-    return NatNetworkConfig(
-        name=name,
-        uuid=uuid5(NAMESPACE_URL, f"labctl:{name}:{subnet}"),
-        bridge=f"lab-{hashlib.sha256(name.encode()).hexdigest()[:8]}",
-        subnet=ipaddress.IPv4Network(subnet),
-        hosts=tuple(
+    return nat_network(
+        lab.settings.state_dir,
+        scale_set,
+        ipaddress.IPv4Network(subnet),
+        tuple(
             DhcpHost(
                 mac=identity.mac,
                 address=ipaddress.IPv4Address(identity.address),
@@ -241,7 +240,7 @@ def _agent_config(agent: HealthProbe, identity: Identity) -> AgentConfig:
         port=AGENT_PORT,
         protocol=agent.protocol.value,
         app_port=application_port(agent),
-        request_path=agent.request_path or "/",
+        request_path=agent.request_path,
         interval=agent.interval,
         number_of_probes=agent.number_of_probes,
     )

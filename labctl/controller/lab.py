@@ -42,6 +42,14 @@ class Lab:
         """Bytes that an emulator takes beside the guest's memory; measured with a bounded cache."""
         return (256 if self.is_emulating else 64) * 2**20
 
+    def check(self) -> None:
+        """Raises HostError when the hypervisor does not answer; called before anything changes."""
+        self.hypervisor.list_domains(self.settings.state_dir)
+
+    def close(self) -> None:
+        """Let go of the hypervisor; instances run on."""
+        self.hypervisor.close()
+
     def blob(self, digest: str) -> Path:
         """The file of an image version."""
         return self.settings.blobs_dir / f"{digest}.qcow2"
@@ -77,8 +85,8 @@ def open_lab(settings: Settings, database: Database) -> Lab:
     return Lab(
         settings=settings,
         database=database,
-        hypervisor=Hypervisor(settings.uri),
+        hypervisor=Hypervisor(settings.uri, state_dir=settings.state_dir),
         acceleration=acceleration,
         boots_at_once=boots_at_once(facts.cpus, acceleration.kind),
-        controller_public_key=ensure_controller_key(settings.controller_key).public,
+        controller_public_key=ensure_controller_key(settings),
     )

@@ -11,8 +11,8 @@ from labctl.controller.clock import now as read_clock
 from labctl.controller.lab import Lab
 from labctl.controller.prober import Prober, Sample
 from labctl.drivers.host import read_host_facts
-from labctl.drivers.hypervisor import DomainEvent, ObservedDomain
-from labctl.errors import HostError, NotFoundError
+from labctl.drivers.hypervisor import DomainEvent, LifecycleKind, ObservedDomain
+from labctl.errors import NotFoundError
 from labctl.model.event import EventKind
 from labctl.model.instance import (
     NO_DOMAIN,
@@ -49,7 +49,6 @@ class Observer:
         writes: bool = True,
     ) -> None:
         """`writes`: record what is noticed; only the process that holds the lock may."""
-        self.trouble: tuple[HostError, datetime] | None = None  # since when libvirt is away
         self._lab = lab
         self._name = name
         self._wake = wake
@@ -66,8 +65,8 @@ class Observer:
 
         def on_event(event: DomainEvent) -> None:
             self._is_stale = True
-            if event.is_off:
-                on_stopped(event.name, event.message)
+            if event.kind in {LifecycleKind.STOPPED, LifecycleKind.CRASHED}:
+                on_stopped(event.name, f"the instance went off by itself ({event.detail})")
             self._wake()
 
         unsubscribe = self._lab.hypervisor.subscribe(on_event)
@@ -128,20 +127,12 @@ class Observer:
         if not self._is_stale and self._seen_at is not None and now - self._seen_at < _REFRESH:
             return
         self._is_stale = False  # before asking: an event that comes meanwhile must not be lost
-        try:
-            self._domains = self._lab.hypervisor.list_domains(self._lab.settings.state_dir)
-        except HostError as error:
-            self.trouble = (error, self.trouble[1] if self.trouble else now)
-            self._is_stale = True
-            return
-        self.trouble = None
+        self._domains = self._lab.hypervisor.list_domains(self._lab.settings.state_dir)
         self._seen_at = now
 
     def _domain_facts(
         self, view: ScaleSet, instance: Instance, identity: Identity, disks: list[DataDiskRow]
     ) -> DomainFacts:
-        if self.trouble is not None:
-            return DomainFacts(generation=None, power=Power.UNKNOWN)
         domain = self._domains.get(instance.name)
         if domain is None or domain.uuid != identity.uuid:
             return NO_DOMAIN
@@ -277,7 +268,7 @@ class Observer:
             for instance in view.instances
             if instance.domain.power is Power.RUNNING
         )
-        free = min(facts.available_memory, facts.total_memory - promised) - _HOST_RESERVE
+        free = min(facts.free_memory, facts.memory - promised) - _HOST_RESERVE
         return replace(self._no_capacity(), free_memory=max(free, 0))
 
 

@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from labctl.controller.clock import now as read_clock
-from labctl.controller.execute import Executor, Signal
+from labctl.controller.execute import Executor
 from labctl.controller.goal import Goal, Outcome
 from labctl.controller.lab import Lab
 from labctl.controller.observe import Observer
 from labctl.controller.record import record
+from labctl.controller.signals import Signal
 from labctl.errors import HostError, TimedOutError
 from labctl.model.plan import (
     Action,
@@ -28,8 +29,6 @@ from labctl.store.scale_sets import find_scale_set
 
 _WORKERS = 64  # threads wait for guests most of the time, and are made only when needed
 _LONGEST_WAIT = timedelta(seconds=5)  # then look again: another process may have changed the wish
-_PATIENCE = timedelta(seconds=30)  # with a hypervisor that does not answer
-_RETRY_AFTER = timedelta(seconds=2)
 
 
 class Listener(Protocol):
@@ -47,15 +46,6 @@ class _Job:
 
 
 @dataclass(slots=True)
-class _Trouble:
-    """The host refuses something; try again a little later, give up after a while."""
-
-    error: HostError
-    since: datetime
-    retry_at: datetime
-
-
-@dataclass(slots=True)
 class Reconciler:
     """Works on one scale set. Use it inside `try_lock`, from one thread."""
 
@@ -64,7 +54,7 @@ class Reconciler:
     listener: Listener | None = None
     _wake: threading.Event = field(default_factory=threading.Event)
     _jobs: dict[str, _Job] = field(default_factory=dict)
-    _trouble: dict[str, _Trouble] = field(default_factory=dict)
+    _trouble: HostError | None = None  # the host refused something; no action begins after it
 
     def run(self, goal: Goal, *, deadline: timedelta | None = None) -> Outcome:
         """Work until `goal` says how it ended.
@@ -96,17 +86,19 @@ class Reconciler:
         while True:
             self._wake.clear()
             now = read_clock()
-            self._take_in_finished(observer, now)
+            self._take_in_finished(observer)
             view = observer.observe(now, busy=frozenset(self._jobs))
             if view is None:
                 outcome = goal(None, Plan(), now)
                 return outcome or Outcome(succeeded=False, message=f"{self.name!r} was deleted")
-            self._give_up_on_trouble(observer.trouble, now)
             plan = make_plan(view, now)
             if plan.decisions:
                 self._record(view, plan, now)
                 continue
-            self._dispatch(view, plan, pool, executor, now)
+            if self._trouble is None:
+                self._dispatch(view, plan, pool, executor)
+            elif not self._jobs:
+                raise self._trouble
             if self.listener is not None:
                 self.listener.update(
                     view, plan, {name: job.action for name, job in self._jobs.items()}
@@ -145,7 +137,6 @@ class Reconciler:
         plan: Plan,
         pool: ThreadPoolExecutor,
         executor: Executor,
-        now: datetime,
     ) -> None:
         for action in plan.actions:
             job = self._jobs.get(action.instance)
@@ -155,42 +146,21 @@ class Reconciler:
                 ):
                     job.signal.cancel()  # what it waits for is wanted no more
                 continue
-            trouble = self._trouble.get(action.instance)
-            if trouble is not None and trouble.retry_at > now:
-                continue
             signal = Signal()
             future = pool.submit(executor.execute, view, action, signal)
             self._jobs[action.instance] = _Job(action, future, signal)
             future.add_done_callback(lambda _: self._wake.set())
 
-    def _take_in_finished(self, observer: Observer, now: datetime) -> None:
+    def _take_in_finished(self, observer: Observer) -> None:
         for name, job in list(self._jobs.items()):
             if not job.future.done():
                 continue
             del self._jobs[name]
             observer.mark_stale()
             error = job.future.exception()
-            if error is None:
-                self._trouble.pop(name, None)
-            elif isinstance(error, HostError):
-                known = self._trouble.get(name)
-                self._trouble[name] = _Trouble(
-                    error=error,
-                    since=known.since if known else now,
-                    retry_at=now + _RETRY_AFTER,
-                )
-            else:
-                raise error
-
-    def _give_up_on_trouble(
-        self, observed: tuple[HostError, datetime] | None, now: datetime
-    ) -> None:
-        for trouble in self._trouble.values():
-            if not trouble.error.may_pass or now - trouble.since > _PATIENCE:
-                raise trouble.error
-        if observed is not None:
-            error, since = observed
-            if not error.may_pass or now - since > _PATIENCE:
+            if isinstance(error, HostError):
+                self._trouble = error  # the other jobs still come to their ends
+            elif error is not None:
                 raise error
 
     def _on_domain_stopped(self, instance: str, message: str) -> None:
@@ -202,7 +172,6 @@ class Reconciler:
 
     def _time_to_wait(self, plan: Plan, observer: Observer, now: datetime) -> timedelta:
         moments = [hold.until for hold in plan.holds if hold.until is not None]
-        moments += [trouble.retry_at for trouble in self._trouble.values()]
         due = observer.next_probe()
         if due is not None:
             moments.append(due)

@@ -161,6 +161,13 @@ class Instance:
         """The generation with this number, if it is kept."""
         return next((g for g in self.generations if g.number == number), None)
 
+    def get_generation(self, number: int) -> Generation:
+        """Raises LookupError: actions only name generations that are kept."""
+        found = self.find_generation(number)
+        if found is None:
+            raise LookupError(f"{self.name} has no OS generation {number}")
+        return found
+
     @property
     def is_settled(self) -> bool:
         """Does the running domain boot the generation that it should, and is it ready?"""

@@ -1,0 +1,174 @@
+"""Talks to guests over SSH: readiness, extensions, custom data."""
+
+import hashlib
+from dataclasses import replace
+from datetime import timedelta
+
+from labctl.controller.build import (
+    console_log,
+    deadlines,
+    ssh_target,
+)
+from labctl.controller.clock import now
+from labctl.controller.journal import fail, note
+from labctl.controller.lab import Lab
+from labctl.controller.signals import Signal
+from labctl.drivers.extension import rerun_custom_data, run_extension
+from labctl.drivers.failpoint import reach
+from labctl.drivers.readiness import climb
+from labctl.drivers.ssh import SshConnection, wait_for_ssh
+from labctl.model.event import EventKind
+from labctl.model.instance import (
+    ExtensionRun,
+    Generation,
+    Instance,
+    Rung,
+)
+from labctl.model.plan import (
+    RunExtension,
+    ScaleSet,
+)
+from labctl.store.instances import (
+    change_generation,
+    change_instance,
+    find_console_offset,
+    load_identity,
+    save_extension_run,
+    save_failure,
+)
+
+_RECONNECT = timedelta(seconds=60)
+
+
+class Guests:
+    """The connections of one reconciler; one thread at a time for each instance."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._connections: dict[str, SshConnection] = {}
+
+    def close(self) -> None:
+        """Hang up. A script that runs in a guest goes on there."""
+        while self._connections:
+            self._connections.popitem()[1].close()
+
+    def connection(self, instance: str) -> SshConnection | None:
+        """The open connection, if there is one."""
+        return self._connections.get(instance)
+
+    def await_ready(
+        self, view: ScaleSet, instance: Instance, generation: Generation, signal: Signal
+    ) -> None:
+        """Climb the readiness ladder; the connection is kept for what follows."""
+        lab = self._lab
+        model = view.models[generation.model_revision]
+        with lab.database.read() as connection:
+            identity = load_identity(connection, instance.name)
+            offset = find_console_offset(connection, instance.name, generation.number)
+        self.hang_up(instance.name)
+        report = climb(
+            ssh_target(lab, identity),
+            console_log=console_log(lab, view.name, instance.name),
+            console_offset=offset,
+            deadlines=deadlines(lab, model),
+            failed=signal,
+            on_rung=lambda _rung, text: note(
+                self._lab.database, view, instance, EventKind.RUNG, text
+            ),
+        )
+        self._connections[instance.name] = report.connection
+        reach("ready:climbed")
+        with lab.database.write() as connection:
+            change_generation(connection, instance.name, generation.number, ready_at=now())
+            save_failure(connection, instance.name, generation.number, None)
+        if report.warning:
+            note(self._lab.database, view, instance, EventKind.WARNING, report.warning)
+
+    def run_extension(
+        self, view: ScaleSet, instance: Instance, action: RunExtension, signal: Signal
+    ) -> None:
+        """Run one extension to its end, or take up the run that is under way."""
+        lab = self._lab
+        generation = instance.get_generation(action.generation)
+        model = view.models[generation.model_revision]
+        extension = next(e for e in model.extensions if e.name == action.extension)
+        script = (extension.script or "").encode()
+        earlier = next((r for r in generation.extensions if r.name == extension.name), None)
+        run = ExtensionRun(name=extension.name, started_at=now(), finished_at=None, exit_code=None)
+        if earlier is not None and earlier.finished_at is None:
+            run = replace(run, started_at=earlier.started_at)  # a dead controller began it
+        with lab.database.write() as connection:
+            save_extension_run(connection, instance.name, generation.number, run)
+        reach("extension:recorded")
+        digest = hashlib.sha256(script).hexdigest()[:12]
+        # A later run on the same disk, asked for by its user, must not find the earlier result.
+        key = f"g{generation.number}-{digest}-{run.started_at:%Y%m%d%H%M%S%f}"
+        result = run_extension(
+            self._connect(view, instance, signal),
+            run_key=key,
+            name=extension.name,
+            script=script,
+            timeout=extension.timeout,
+        )
+        reach("extension:ran")
+        ended = replace(run, finished_at=now(), exit_code=result.exit_code, output=result.output)
+        with lab.database.write() as connection:
+            save_extension_run(connection, instance.name, generation.number, ended)
+        seconds = (now() - run.started_at).total_seconds()
+        if ended.has_succeeded:
+            text = f"extension {extension.name!r} succeeded in {seconds:.1f} s, {action.reason}"
+            note(self._lab.database, view, instance, EventKind.RUNG, text)
+            return
+        how = (
+            f"did not end within {extension.timeout.total_seconds():g} s"
+            if result.timed_out
+            else f"ended with exit code {result.exit_code}"
+        )
+        fail(
+            self._lab.database,
+            view,
+            instance,
+            Rung.EXTENSIONS,
+            f"extension {extension.name!r} {how}: {_last_line(result.output)}",
+        )
+
+    def rerun_custom_data(self, view: ScaleSet, instance: Instance) -> None:
+        """Run the custom data once more on the same OS disk."""
+        connection = self._connect(view, instance, Signal())
+        result = rerun_custom_data(connection)
+        with self._lab.database.write() as transaction:
+            change_instance(transaction, instance.name, rerun_custom_data_asked_at=None)
+        if result.exit_code == 0:
+            note(self._lab.database, view, instance, EventKind.RUNG, "custom data ran again")
+        else:
+            output = _last_line(result.stderr or result.stdout)
+            fail(
+            self._lab.database,
+                view,
+                instance,
+                Rung.CUSTOM_DATA,
+                f"custom data ended with exit code {result.exit_code}: {output}",
+            )
+
+    def _connect(self, view: ScaleSet, instance: Instance, signal: Signal) -> SshConnection:
+        known = self._connections.get(instance.name)
+        if known is not None and known.is_alive:
+            return known
+        self.hang_up(instance.name)
+        with self._lab.database.read() as connection:
+            identity = load_identity(connection, instance.name)
+        wait = max(_RECONNECT, deadlines(self._lab, view.spec).ssh)
+        made = wait_for_ssh(ssh_target(self._lab, identity), deadline=wait, cancel=signal.event)
+        self._connections[instance.name] = made
+        return made
+
+    def hang_up(self, instance: str) -> None:
+        """Close the connection, if there is one."""
+        known = self._connections.pop(instance, None)
+        if known is not None:
+            known.close()
+
+
+def _last_line(output: str) -> str:
+    lines = [line for line in output.strip().splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no output"

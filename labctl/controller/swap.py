@@ -1,0 +1,289 @@
+"""The OS-disk swap, step by step: prepare, stop, define, start, throw away."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from labctl.controller.build import (
+    build_domain,
+    build_network,
+    build_seed,
+    console_log,
+    generation_files,
+    new_data_disks,
+)
+from labctl.controller.clock import now
+from labctl.controller.guests import Guests
+from labctl.controller.journal import note
+from labctl.controller.lab import Lab
+from labctl.controller.observe import Observer
+from labctl.controller.signals import Signal
+from labctl.drivers.disks import (
+    discard_os_generation,
+    ensure_data_disk,
+    ensure_overlay,
+    list_orphans,
+)
+from labctl.drivers.failpoint import reach
+from labctl.drivers.hypervisor import PortTakenError
+from labctl.drivers.ports import choose_ports
+from labctl.drivers.seed import ensure_seed
+from labctl.model.event import EventKind
+from labctl.model.instance import (
+    Generation,
+    Health,
+    HealthState,
+    Instance,
+    Power,
+)
+from labctl.model.plan import (
+    Define,
+    DeleteInstance,
+    DiscardGeneration,
+    Prepare,
+    ScaleSet,
+    Start,
+    Stop,
+)
+from labctl.store.data_disks import DataDiskRow, insert_data_disk, load_data_disks
+from labctl.store.events import add_event
+from labctl.store.instances import (
+    change_generation,
+    load_identities,
+    load_identity,
+    load_reserved_ports,
+    move_ports,
+    remove_generation,
+    remove_instance,
+    save_health,
+)
+from labctl.store.scale_sets import find_scale_set, remove_scale_set
+from labctl.store.upgrades import change_member
+
+_PORT_TRIES = 5
+
+
+class Swap:
+    """Handles disks and domains. Every step may be repeated at any time."""
+
+    def __init__(self, lab: Lab, observer: Observer, guests: Guests) -> None:
+        self._lab = lab
+        self._observer = observer
+        self._guests = guests
+
+    def prepare(
+        self, view: ScaleSet, instance: Instance, generation: Generation, action: Prepare
+    ) -> None:
+        """Make the files of a generation and the data disks that are missing."""
+        lab = self._lab
+        model = view.models[generation.model_revision]
+        with lab.database.read() as connection:
+            identity = load_identity(connection, instance.name)
+            known = load_data_disks(connection, view.name, instance.ordinal)
+        files = generation_files(lab, view.name, instance.name, generation.number)
+        reach("prepare:begin")
+        ensure_overlay(files, lab.blob(generation.image_digest), model.os_disk.size)
+        reach("prepare:overlay")
+        ensure_seed(files.seed, build_seed(lab, instance, generation, model, identity))
+        reach("prepare:seed")
+        for disk in new_data_disks(lab, view.name, instance, model):
+            if disk.name not in {row.name for row in known}:
+                # The row comes first: a disk without a row would be a disk that nobody knows.
+                with lab.database.write() as connection:
+                    insert_data_disk(
+                        connection,
+                        DataDiskRow(
+                            scale_set=view.name,
+                            ordinal=instance.ordinal,
+                            name=disk.name,
+                            path=disk.path,
+                            serial=disk.serial,
+                            size=disk.size,
+                            created_at=now(),
+                        ),
+                    )
+            ensure_data_disk(disk)
+        with lab.database.write() as connection:
+            change_generation(connection, instance.name, generation.number, prepared=True)
+        reach("prepare:recorded")
+        note(
+            self._lab.database,
+            view,
+            instance,
+            EventKind.STEP,
+            f"OS disk {generation.number} prepared from image {generation.image_version}, "
+            f"{action.reason}",
+        )
+
+    def stop(self, view: ScaleSet, instance: Instance, action: Stop, signal: Signal) -> None:
+        """Shut the instance down, whatever generation it runs."""
+        started = now()
+        upgrade = view.upgrade
+        with self._lab.database.write() as connection:
+            save_health(
+                connection, instance.name, Health(state=HealthState.UNKNOWN, detail="stopping")
+            )
+            if upgrade is not None and any(
+                m.instance == instance.name and m.state.is_moving and m.stopped_at is None
+                for m in upgrade.members
+            ):
+                change_member(connection, upgrade.id, instance.name, stopped_at=started)
+        self._guests.hang_up(instance.name)
+        reach("stop:begin")
+        grace = view.models[instance.current.model_revision].timeouts.shutdown
+        # A guest that never came up does not hear the power button either.
+        booted = instance.find_generation(instance.domain.generation or 0)
+        if (booted is not None and not booted.is_ready) or instance.domain.power is Power.CRASHED:
+            grace = min(grace, timedelta(seconds=5))
+        how = self._lab.hypervisor.ensure_stopped(instance.name, grace=grace, cancel=signal.event)
+        reach("stop:done")
+        note(
+            self._lab.database,
+            view,
+            instance,
+            EventKind.STEP,
+            f"stopped ({how.value}) in {(now() - started).total_seconds():.1f} s, {action.reason}",
+        )
+
+    def define(
+        self, view: ScaleSet, instance: Instance, generation: Generation, action: Define
+    ) -> None:
+        """Point the instance's domain at a generation."""
+        lab = self._lab
+        with lab.database.read() as connection:
+            identity = load_identity(connection, instance.name)
+            identities = load_identities(connection, view.name)
+            disks = load_data_disks(connection, view.name, instance.ordinal)
+            row = find_scale_set(connection, view.name)
+        reach("define:begin")
+        if row is not None and row.subnet is not None:
+            lab.hypervisor.ensure_network(build_network(lab, view.name, row.subnet, identities))
+        lab.hypervisor.ensure_defined(
+            build_domain(lab, view, instance, generation, identity, disks)
+        )
+        reach("define:done")
+        note(
+            self._lab.database,
+            view,
+            instance,
+            EventKind.STEP,
+            f"defined on OS disk {generation.number}, {action.reason}",
+        )
+
+    def start(
+        self, view: ScaleSet, instance: Instance, generation: Generation, action: Start
+    ) -> None:
+        """Power on, and record when."""
+        lab = self._lab
+        log = console_log(lab, view.name, instance.name)
+        offset = log.stat().st_size if log.exists() else 0
+        self._observer.forget_health(instance.name)
+        with lab.database.write() as connection:
+            change_generation(
+                connection, instance.name, generation.number, console_offset=offset, ready_at=None
+            )
+            save_health(
+                connection,
+                instance.name,
+                Health(state=HealthState.INITIALIZING, detail="starting"),
+            )
+        reach("start:begin")
+        started = now()
+        self._power_on(view, instance, generation)
+        reach("start:done")
+        with lab.database.write() as connection:
+            change_generation(connection, instance.name, generation.number, started_at=started)
+        reach("start:recorded")
+        note(
+            self._lab.database,
+            view,
+            instance,
+            EventKind.RUNG,
+            f"powered on with image {generation.image_version}, {action.reason}",
+        )
+
+    def _power_on(self, view: ScaleSet, instance: Instance, generation: Generation) -> None:
+        """Start; where a stranger listens on one of its ports, move to others and try again."""
+        lab = self._lab
+        for attempt in range(_PORT_TRIES):
+            try:
+                lab.hypervisor.ensure_started(instance.name)
+            except PortTakenError:
+                if attempt + 1 == _PORT_TRIES:
+                    raise
+                with lab.database.write() as connection:
+                    identity = load_identity(connection, instance.name)
+                    ssh, agent, probe = choose_ports(3, taken=load_reserved_ports(connection))
+                    moved = replace(identity, ssh_port=ssh, agent_port=agent, probe_port=probe)
+                    move_ports(connection, instance.name, moved)
+                    disks = load_data_disks(connection, view.name, instance.ordinal)
+                note(
+                    self._lab.database,
+                    view,
+                    instance,
+                    EventKind.WARNING,
+                    f"a port was taken by another program; moved to {ssh}, {agent}, {probe}",
+                )
+                lab.hypervisor.ensure_defined(
+                    build_domain(lab, view, instance, generation, moved, disks)
+                )
+            else:
+                return
+
+    def discard(self, view: ScaleSet, instance: Instance, action: DiscardGeneration) -> None:
+        """Throw the files of a generation away, then its record."""
+        files = generation_files(self._lab, view.name, instance.name, action.generation)
+        reach("discard:begin")
+        discard_os_generation(files)
+        reach("discard:files")
+        with self._lab.database.write() as connection:
+            remove_generation(connection, instance.name, action.generation)
+        note(
+            self._lab.database,
+            view,
+            instance,
+            EventKind.STEP,
+            f"OS disk {action.generation} thrown away, {action.reason}",
+        )
+
+    def delete(self, view: ScaleSet, instance: Instance, action: DeleteInstance) -> None:
+        """Undefine the domain and throw its OS disks away; data disks stay."""
+        lab = self._lab
+        self._guests.hang_up(instance.name)
+        grace = view.models[instance.current.model_revision].timeouts.shutdown
+        if not instance.current.is_ready:
+            grace = timedelta(seconds=1)
+        lab.hypervisor.ensure_stopped(instance.name, grace=grace, cancel=None)
+        lab.hypervisor.ensure_undefined(instance.name)
+        reach("delete:undefined")
+        for generation in instance.generations:
+            discard_os_generation(
+                generation_files(lab, view.name, instance.name, generation.number)
+            )
+        console_log(lab, view.name, instance.name).unlink(missing_ok=True)
+        reach("delete:files")
+        with lab.database.write() as connection:
+            remove_instance(connection, instance.name)
+        note(self._lab.database, view, instance, EventKind.STEP, f"deleted, {action.reason}")
+
+    def remove_scale_set(self, view: ScaleSet) -> None:
+        """Forget a scale set whose last instance is gone; data disks stay where they are."""
+        lab = self._lab
+        with lab.database.read() as connection:
+            row = find_scale_set(connection, view.name)
+        if row is not None and row.subnet is not None:
+            network = build_network(lab, view.name, row.subnet, {})
+            lab.hypervisor.ensure_network_absent(network.name, uuid=network.uuid)
+        folder = lab.settings.scale_set_dir(view.name)
+        for files in list_orphans(folder, known=()):
+            discard_os_generation(files)
+        if folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
+        with lab.database.write() as connection:
+            remove_scale_set(connection, view.name)
+            add_event(
+                connection,
+                at=now(),
+                scale_set=view.name,
+                kind=EventKind.STEP,
+                message="scale set deleted",
+            )
