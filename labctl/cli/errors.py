@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import select
 import shlex
 import sys
 import tempfile
@@ -130,12 +131,16 @@ def _code_of(error: SystemExit) -> int:
 def _is_stdout_closed() -> bool:
     """Is the broken pipe our own stdout, and not some connection to a guest?"""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more at its end; there must be something to write to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        number = sys.stdout.fileno()
+    except (OSError, ValueError):  # stdout is no file
+        return False
+    watch = select.poll()
+    watch.register(number, 0)  # asks only whether the other end is gone
+    if not any(state & (select.POLLERR | select.POLLHUP) for _, state in watch.poll(0)):
+        return False
+    # Python flushes once more at its end; there must be something to write to.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return True
 
 
 def _show_crash(error: BaseException, arguments: Sequence[str]) -> None:

@@ -157,7 +157,8 @@ def to_plain(value: object) -> Any:  # noqa: ANN401  any JSON value
 
 
 def _object_to_plain(value: object) -> Any:  # noqa: ANN401  any JSON value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    has_own_text = type(value).__str__ is not object.__str__  # VersionNumber is "1.4.0"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type) and not has_own_text:
         return {
             to_camel(field.name): to_plain(getattr(value, field.name))
             for field in dataclasses.fields(value)
@@ -165,7 +166,7 @@ def _object_to_plain(value: object) -> Any:  # noqa: ANN401  any JSON value
     dump = getattr(value, "model_dump", None)
     if dump is not None:
         return dump(mode="json", by_alias=True)  # a pydantic model, without importing pydantic
-    return str(value)  # values that print as their text, for example VersionNumber
+    return str(value)
 
 
 def to_camel(name: str) -> str:

@@ -84,6 +84,7 @@ class LiveProgress:
         from rich.console import Console
         from rich.live import Live
 
+        self.drawings = 0
         self._now = now
         self._lock = threading.Lock()
         self._rows: tuple[StatusRow, ...] = ()
@@ -124,6 +125,7 @@ class LiveProgress:
             self._changed.wait(1 / _REFRESH_HZ)
             self._changed.clear()
             self._live.refresh()
+            self.drawings += 1
             self._closed.wait(_SHORTEST_GAP)
 
     def _draw(self) -> "RenderableType":

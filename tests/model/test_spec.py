@@ -1,0 +1,111 @@
+"""The spec, made in code and read from the store."""
+
+import pytest
+from pydantic import ValidationError
+
+from labctl.model.spec import (
+    CustomData,
+    DataDisk,
+    Extension,
+    HealthProbe,
+    ImageReference,
+    Network,
+    Protocol,
+    ScaleSetSpec,
+)
+
+
+def _spec(**fields):
+    return ScaleSetSpec(name="web", capacity=3, image=ImageReference(definition="tiny"), **fields)
+
+
+def test_a_spec_is_the_same_after_the_store():
+    spec = _spec(
+        data_disks=(DataDisk(name="data", size="1GiB", mount_point="/data"),),
+        extensions=(Extension(name="a", script="true"),),
+        custom_data=CustomData(inline=""),
+    )
+    assert ScaleSetSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("protocol", "port"), [(Protocol.HTTP, 80), (Protocol.HTTPS, 443)], ids=str
+)
+def test_web_probes_have_the_usual_port_by_default(protocol, port):
+    assert HealthProbe(protocol=protocol, request_path="/").port == port
+    assert HealthProbe(protocol=protocol, request_path="/", port=8080).port == 8080
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"protocol": Protocol.TCP},
+        {"protocol": Protocol.TCP, "port": 22, "request_path": "/"},
+        {"protocol": Protocol.HTTP},
+        {"protocol": Protocol.HTTPS, "port": 443},
+    ],
+)
+def test_probes_need_what_their_protocol_needs(fields):
+    with pytest.raises(ValidationError):
+        HealthProbe(**fields)
+
+
+MIB = 2**20
+BROKEN = {
+    "custom data without source": (
+        "exactly one of 'inline' and 'file'",
+        lambda: CustomData(inline=None),
+    ),
+    "custom data with two sources": (
+        "exactly one of 'inline' and 'file'",
+        lambda: CustomData(inline="x", file="y"),
+    ),
+    "custom data too large": ("65536 bytes; at most 65535", lambda: CustomData(inline="x" * 65536)),
+    "extension without source": ("exactly one of 'script' and 'file'", lambda: Extension(name="a")),
+    "extension with two sources": (
+        "exactly one of 'script' and 'file'",
+        lambda: Extension(name="a", script="x", file="y"),
+    ),
+    "extension with empty script": ("must not be empty", lambda: Extension(name="a", script=" \n")),
+    "extension too large": ("at most 1048576", lambda: Extension(name="a", script="x" * (MIB + 1))),
+    "extension after an unknown one": (
+        "there is no extension 'b'",
+        lambda: _spec(
+            extensions=(Extension(name="a", script="x", provision_after_extensions=("b",)),)
+        ),
+    ),
+    "subnet of network user": (
+        "only for networks of type nat",
+        lambda: Network(subnet="10.87.1.0/24"),
+    ),
+    "disk of half a MiB": ("whole number of MiB", lambda: DataDisk(name="data", size="1537KiB")),
+    "mount point going up": (
+        "absolute path without",
+        lambda: DataDisk(name="data", size="1MiB", mount_point="/a/../b"),
+    ),
+    "mount point ending in /": (
+        "absolute path without",
+        lambda: DataDisk(name="data", size="1MiB", mount_point="/a/"),
+    ),
+    "mount point with //": (
+        "absolute path without",
+        lambda: DataDisk(name="data", size="1MiB", mount_point="//a"),
+    ),
+    "two disks of one name": (
+        "is taken by entry 1",
+        lambda: _spec(
+            data_disks=(DataDisk(name="a", size="1MiB"), DataDisk(name="a", size="1MiB"))
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_broken_rules_are_refused(rule):
+    reason, make = BROKEN[rule]
+    with pytest.raises(ValidationError, match=reason):
+        make()
+
+
+def test_the_largest_custom_data_is_taken():
+    assert CustomData(inline="x" * 65535).inline == "x" * 65535
