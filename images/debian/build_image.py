@@ -26,7 +26,7 @@ PARTITION_START_SECTOR = 2048  # 1 MiB: the usual place; the boot loader lives b
 DISK_BYTES = 2 * 1024**3
 
 PACKAGES = (
-    "systemd-sysv", "udev", "dbus", "libpam-systemd", "systemd-resolved", "systemd-timesyncd",
+    "systemd-sysv", "udev", "dbus", "systemd-resolved", "systemd-timesyncd",
     "cloud-init", "cloud-guest-utils", "fdisk", "e2fsprogs", "openssh-server", "sudo", "python3",
     "iproute2", "iputils-ping", "netbase", "ca-certificates", "curl", "procps", "kmod", "less",
     "linux-image-cloud-amd64", "tiny-initramfs", "grub-pc-bin", "grub-common",
@@ -44,6 +44,26 @@ DPKG_OPTIONS = (
 DISABLED_UNITS = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
     "e2scrub_reap.service", "systemd-pstore.service", "getty@tty1.service",
+)  # fmt: skip
+
+# Started by other units, so only a mask keeps them from running: file systems and modules that
+# nothing here uses, records of logins, the flush of a journal that stays in memory.
+MASKED_UNITS = (
+    "dev-hugepages.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount",
+    "sys-fs-fuse-connections.mount", "sys-kernel-config.mount",
+    "proc-sys-fs-binfmt_misc.automount", "systemd-binfmt.service",
+    "modprobe@configfs.service", "modprobe@dm_mod.service", "modprobe@drm.service",
+    "modprobe@efi_pstore.service", "modprobe@fuse.service", "modprobe@loop.service",
+    "systemd-journal-flush.service", "systemd-network-generator.service",
+    "systemd-update-utmp.service", "systemd-update-utmp-runlevel.service",
+)  # fmt: skip
+
+# Each is a program that systemd runs and waits for at every boot and at every reload.
+MASKED_GENERATORS = (
+    "systemd-bless-boot-generator", "systemd-cryptsetup-generator", "systemd-gpt-auto-generator",
+    "systemd-hibernate-resume-generator", "systemd-integritysetup-generator",
+    "systemd-rc-local-generator", "systemd-system-update-generator", "systemd-sysv-generator",
+    "systemd-veritysetup-generator",
 )  # fmt: skip
 
 GRUB_MODULES = ("biosdisk", "part_msdos", "ext2", "linux", "normal")
@@ -201,6 +221,11 @@ def settle(root: Path, root_id: str) -> None:
         target.write_text(source.read_text(encoding="utf-8").replace("@ROOT_UUID@", root_id))
         target.chmod(0o755 if os.access(source, os.X_OK) else 0o644)
     in_root(root, "systemctl", "disable", *DISABLED_UNITS)
+    in_root(root, "systemctl", "mask", *MASKED_UNITS)
+    for generator in MASKED_GENERATORS:
+        mask = root / "etc/systemd/system-generators" / generator
+        mask.parent.mkdir(exist_ok=True)
+        mask.symlink_to("/dev/null")
     in_root(root, "systemctl", "enable", "labctl-demo-app.service", "systemd-networkd.service")
     for kernel in sorted((root / "usr/lib/modules").iterdir()):
         in_root(root, "mktirfs", "-o", f"/boot/initrd.img-{kernel.name}", kernel.name)
@@ -213,6 +238,9 @@ def settle(root: Path, root_id: str) -> None:
     (root / "etc/hostname").unlink(missing_ok=True)
     for old in ("vmlinuz.old", "initrd.img.old"):
         (root / old).unlink(missing_ok=True)
+    # Newer than /usr: tells systemd that its yearly round (users, hardware database) was done.
+    for place in ("etc", "var"):
+        (root / place / ".updated").touch()
     resolver = root / "etc/resolv.conf"
     resolver.unlink(missing_ok=True)
     resolver.symlink_to("../run/systemd/resolve/stub-resolv.conf")
