@@ -30,7 +30,8 @@ def load_spec(path: Path | Literal["-"]) -> ScaleSetSpec:
         content = sys.stdin.buffer.read(SPEC_LIMIT + 1)
         return parse_spec(_decode_spec(content, "<stdin>"), source="<stdin>", base=Path())
     try:
-        with path.expanduser().open("rb") as file:
+        path = path.expanduser()
+        with path.open("rb") as file:
             content = file.read(SPEC_LIMIT + 1)
     except (OSError, ValueError, RuntimeError) as error:
         raise _unreadable(path, error) from error

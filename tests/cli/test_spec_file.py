@@ -1,0 +1,304 @@
+"""Specs as people write them, and what they are told when something is wrong."""
+
+import io
+import json
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labctl.cli.example import list_examples, read_example
+from labctl.cli.output import format_yaml
+from labctl.cli.spec_file import SPEC_LIMIT, load_spec, parse_spec
+from labctl.errors import InvalidError
+from labctl.model.spec import ScaleSetSpec
+from labctl.model.yaml_text import parse_yaml
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+HEAD = "name: web\ncapacity: 3\nimage: {definition: tiny}\n"  # three lines; tests begin in line 4
+
+
+def _parse(rest, *, base=Path("/nowhere")):
+    return parse_spec(HEAD + rest, source="web.yaml", base=base)
+
+
+def _faults(rest, *, base=Path("/nowhere")):
+    with pytest.raises(InvalidError) as caught:
+        _parse(rest, base=base)
+    return caught.value.detail.splitlines()
+
+
+def test_a_short_spec_has_all_the_defaults():
+    spec = _parse("")
+    assert (spec.name, spec.capacity, spec.image.version) == ("web", 3, "latest")
+    assert spec.upgrade_policy.rolling_upgrade_policy.max_batch_instance_percent == 20
+    assert spec.upgrade_policy.health_timeout == timedelta(minutes=5)
+
+
+FAULTS = {
+    "dataDisks:\n  - {name: data}\n": "5:5: dataDisks[0].size: is missing",
+    "capacity_: 1\n": "4:1: capacity_: unknown key; did you mean capacity?",
+    "custom_data: {}\n": "4:1: custom_data: unknown key; did you mean customData?",
+    "upgradePolicy:\n  maxBatchPercnt: 5\n": "5:3: upgradePolicy.maxBatchPercnt: unknown key; did "
+    "you mean upgradePolicy.rollingUpgradePolicy.maxBatchInstancePercent?",
+    "size: {speed: 3}\n": "4:8: size.speed: unknown key; known here: memory, vcpus",
+    "size: {vcpus: 65}\n": "4:15: size.vcpus: must be at most 64, not 65",
+    "size: {vcpus: 1.5}\n": "4:15: size.vcpus: must be a whole number, not 1.5",
+    "size: {vcpus: '1'}\n": "4:15: size.vcpus: must be a whole number, not '1'",
+    "size: {vcpus: true}\n": "4:15: size.vcpus: must be a whole number, not true",
+    "size: {memory: 512}\n": "4:16: size.memory: must be a size with its unit, such as "
+    '"512MiB" or "10GiB", not 512',
+    "size: {memory: 32MiB}\n": "4:16: size.memory: must be at least 64MiB, not '32MiB'",
+    "size: {memory: 65537KiB}\n": "4:16: size.memory: must be a whole number of MiB, "
+    "not '65537KiB'",
+    "size:\n": "4:6: size: is empty; give it a value or remove the key",
+    "size: [1]\n": "4:7: size: must be a mapping of keys to values, not a list",
+    "sshKeys: one\n": "4:10: sshKeys: must be a list, not 'one'",
+    "sshKeys: [1.10]\n": '4:11: sshKeys[0]: must be text; write it in quotes: "1.10"',
+    "sshKeys: [me]\n": "4:11: sshKeys[0]: must be one OpenSSH public key, for example "
+    "'ssh-ed25519 AAAA... me@host'",
+    "sshKeys: [a.pub]\n": "4:11: sshKeys[0]: file 'a.pub' does not exist; looked in '/nowhere'",
+    "customData: {file: a.sh}\n": "4:20: customData.file: file 'a.sh' does not exist; looked in "
+    "'/nowhere'",
+    "customData: {}\n": "4:13: customData: must have exactly one of 'inline' and 'file', not a "
+    "mapping",
+    "extensions: [{name: a, file: b.sh}]\n": "4:30: extensions[0].file: file 'b.sh' does not "
+    "exist; looked in '/nowhere'",
+    "extensions: [{name: a, script: x, provisionAfterExtensions: [b]}]\n": "4:62: "
+    "extensions[0].provisionAfterExtensions[0]: there is no extension 'b'; there are: a",
+    "extensions: [{name: a, script: x, timeout: 0s}]\n": "4:44: extensions[0].timeout: must be "
+    "more than 0 seconds, not '0s'",
+    "health: {probe: {}, applicationHealth: {protocol: tcp, port: 1}}\n": "4:17: "
+    "health.probe.requestPath: is mandatory for http",
+    "health: {probe: {protocol: udp}}\n": "4:28: health.probe.protocol: must be 'http', 'https' "
+    "or 'tcp', not 'udp'",
+    "network: {type: nat, subnet: 8.8.8.0/24}\n": "4:30: network.subnet: must be a private "
+    "network, inside 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
+    "network: {type: bridge}\n": "4:17: network.type: must be 'user' or 'nat', not 'bridge'",
+    "upgradePolicy: {mode: Rolling}\n": "4:23: upgradePolicy.mode: must be 'Manual' in this "
+    "release, not 'Rolling'",
+    "upgradePolicy: {healthTimeout: 1y}\n": "4:32: upgradePolicy.healthTimeout: must be a "
+    'duration such as "30s", "5m", "1h30m" or ISO 8601 "PT5M", not \'1y\'',
+    "upgradePolicy:\n  automaticOSUpgradePolicy: {enableAutomaticOSUpgrade: true}\n": "5:56: "
+    "upgradePolicy.automaticOSUpgradePolicy.enableAutomaticOSUpgrade: needs "
+    "health.applicationHealth or health.probe",
+}
+
+
+@pytest.mark.parametrize("rest", FAULTS)
+def test_a_fault_is_told_with_its_place_the_value_and_the_rule(rest):
+    assert _faults(rest) == [f"web.yaml:{FAULTS[rest]}"]
+
+
+def test_a_version_that_yaml_reads_as_a_number_is_not_changed_silently():
+    text = "name: web\ncapacity: 3\nimage: {definition: tiny, version: 1.10}\n"
+    with pytest.raises(InvalidError) as caught:
+        parse_spec(text, source="web.yaml", base=Path())
+    assert caught.value.detail == (
+        'web.yaml:3:36: image.version: must be text; write it in quotes: "1.10"'
+    )
+
+
+def test_all_faults_come_at_once_in_the_order_of_the_text():
+    faults = _faults(
+        "sshKeys: [gone.pub, me]\nsize: {vcpus: 0}\nzzzz: 1\ncustomData: {file: gone.sh}\n"
+        "dataDisks: [{name: a, size: 1GiB}, {name: a, size: 1GiB}]\n"
+    )
+    assert [re.sub(r"^web.yaml:(\d+:\d+: [^:]+):.*", r"\1", fault) for fault in faults] == [
+        "4:11: sshKeys[0]",
+        "4:21: sshKeys[1]",
+        "5:15: size.vcpus",
+        "6:1: zzzz",
+        "7:20: customData.file",
+        "8:43: dataDisks[1].name",
+    ]
+
+
+def test_a_private_key_is_never_shown(tmp_path):
+    (tmp_path / "id").write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n")
+    (fault,) = _faults("sshKeys: [./id]\n", base=tmp_path)
+    assert "private key" in fault
+    assert "c2VjcmV0" not in fault
+
+
+def test_files_are_found_beside_the_spec_and_inlined(tmp_path):
+    folder = tmp_path / 'it\'s a "lab"'
+    folder.mkdir()
+    (folder / "boot.sh").write_text("#!/bin/sh\n")
+    (folder / "ext.sh").write_text("echo hi\n")
+    (folder / "me.pub").write_text(f"{KEY} me@host\n")
+    (folder / "web.yaml").write_text(
+        HEAD + "customData: {file: boot.sh}\nextensions: [{name: a, file: ext.sh}]\n"
+        f"sshKeys: [me.pub, 'file:me.pub', {json.dumps(f'{folder}/me.pub')}, {KEY}]\n"
+    )
+    spec = load_spec(folder / "web.yaml")
+    assert spec.custom_data is not None
+    assert (spec.custom_data.inline, spec.custom_data.file) == ("#!/bin/sh\n", None)
+    assert (spec.extensions[0].script, spec.extensions[0].file) == ("echo hi\n", None)
+    assert spec.ssh_keys == (f"{KEY} me@host",) * 3 + (KEY,)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"x" * 65536, "has more than 65535 bytes"),
+        (b"\xff", "is not UTF-8 text"),
+        (b"a\0b", "is not a text file"),
+    ],
+    ids=["large", "encoding", "binary"],
+)
+def test_files_that_cannot_be_used_are_faults_of_the_line_that_names_them(content, fault, tmp_path):
+    (tmp_path / "boot").write_bytes(content)
+    assert _faults("customData: {file: boot}\n", base=tmp_path) == [
+        f"web.yaml:4:20: customData.file: file 'boot' {fault}"
+    ]
+
+
+def test_a_directory_is_no_script(tmp_path):
+    (fault,) = _faults("customData: {file: .}\n", base=tmp_path)
+    assert fault.endswith("file '.' cannot be read: Is a directory")
+
+
+def test_a_missing_spec_names_those_that_are_there(tmp_path):
+    (tmp_path / "web.yaml").write_text(HEAD)
+    with pytest.raises(InvalidError, match=r"wbe\.yaml' does not exist") as caught:
+        load_spec(tmp_path / "wbe.yaml")
+    assert caught.value.detail.endswith("are: web.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "brief"),
+    [
+        (b"\x9f", "is not UTF-8 text"),
+        (b"#" * (SPEC_LIMIT + 1), "has more than 2 MiB"),
+        (b"", "1 error in"),
+        (b"- a\n", "1 error in"),
+    ],
+    ids=["encoding", "large", "empty", "list"],
+)
+def test_a_file_that_is_no_spec_is_refused(content, brief, tmp_path):
+    path = tmp_path / "web.yaml"
+    path.write_bytes(content)
+    with pytest.raises(InvalidError, match=brief):
+        load_spec(path)
+
+
+def test_a_directory_is_no_spec(tmp_path):
+    with pytest.raises(InvalidError, match="is a directory"):
+        load_spec(tmp_path)
+
+
+def test_a_strange_path_is_refused():
+    with pytest.raises(InvalidError, match="cannot be read"):
+        load_spec(Path("a\0b"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_spec_is_refused(tmp_path):
+    path = tmp_path / "web.yaml"
+    path.touch(mode=0)
+    with pytest.raises(InvalidError, match="cannot be read"):
+        load_spec(path)
+
+
+def test_a_spec_can_come_from_stdin_with_files_beside_the_reader(tmp_path, monkeypatch):
+    (tmp_path / "boot.sh").write_text("#!/bin/sh\n")
+    text = io.TextIOWrapper(io.BytesIO(f"\ufeff{HEAD}customData: {{file: boot.sh}}\n".encode()))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", text)
+    spec = load_spec("-")
+    assert spec.custom_data is not None
+    assert spec.custom_data.inline == "#!/bin/sh\n"
+
+
+def test_what_get_prints_can_be_applied_again():
+    spec = parse_spec(read_example("debian"), source="debian.yaml", base=Path())
+    text = format_yaml(spec.model_dump(mode="json", by_alias=True))
+    assert _only_values(text) == spec
+
+
+def _only_values(text):
+    return ScaleSetSpec.model_validate(parse_yaml(text, "again.yaml").value)
+
+
+def _try(text):
+    """Load any text; what is wrong must come as lines with places."""
+    detail = ""
+    try:
+        parse_spec(text, source="web.yaml", base=Path("/nowhere"))
+    except InvalidError as error:
+        detail = error.detail or "nothing told"
+    for line in detail.splitlines():
+        assert re.match(r"web\.yaml:\d+:\d+: .", line), line
+
+
+EXAMPLES = [read_example(name) for name in list_examples()]
+_text = st.text(max_size=6) | st.sampled_from(["~", "- ", ": ", "&a ", "*a", '"', "1e9", "\t", "|"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(EXAMPLES), st.data())
+def test_no_damage_to_the_text_of_a_spec_breaks_the_loader(text, data):
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(text)))
+        end = data.draw(st.integers(start, min(len(text), start + 12)))
+        text = text[:start] + data.draw(_text) + text[end:]
+    _try(text)
+
+
+_junk = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(
+        [
+            "9" * 39 + "d",
+            "9" * 39 + "TiB",
+            "-1s",
+            "P",
+            "PT",
+            "~root/x",
+            "file:",
+            "~nobody-here/x.pub",
+        ]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["name", "file", "script", "inline", "x"]), inner)
+    ),
+    max_leaves=5,
+)
+
+
+def _places(value, at=()):
+    yield at
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _places(item, (*at, key))
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _places(item, (*at, place))
+
+
+def _replaced(value, at, new):
+    if not at:
+        return new
+    if isinstance(value, dict):
+        return value | {at[0]: _replaced(value[at[0]], at[1:], new)}
+    return [_replaced(v, at[1:], new) if n == at[0] else v for n, v in enumerate(value)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(EXAMPLES), st.data())
+def test_no_value_at_any_place_breaks_the_loader(text, data):
+    value = parse_spec(text, source="x", base=Path()).model_dump(mode="json", by_alias=True)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.sampled_from(list(_places(value))))
+        value = _replaced(value, at, data.draw(_junk))
+    _try(format_yaml(value))
