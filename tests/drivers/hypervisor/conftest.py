@@ -1,0 +1,121 @@
+"""A lab directory with an awkward name, and guests of one boot sector, up in a moment."""
+
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from labctl.drivers.disks import (
+    DataDisk,
+    data_disk_path,
+    ensure_data_disk,
+    ensure_overlay,
+    os_generation_files,
+)
+from labctl.drivers.domain import DataDiskFile, DomainConfig, UserNetwork
+from labctl.drivers.hypervisor import Hypervisor
+
+_numbers = itertools.count()
+_HALT = bytes.fromhex("fa f4 eb fd")  # cli; hlt; jmp -3
+# Enable the ACPI power button (0x602), sleep until its bit is up (0x600), power off (0x604).
+_OBEY = bytes.fromhex(
+    "ba 02 06 b8 00 01 ef fb f4 ba 00 06 ed f6 c4 01 74 f6 ba 04 06 b8 00 20 ef fa f4 eb fd"
+)
+_PANIC = bytes.fromhex("ba 05 05 b0 01 ee fa f4 eb fd")  # out 0x505, 1: the pvpanic device
+PROGRAMS = {"halts": _HALT, "obeys": _OBEY, "panics": _PANIC}
+
+
+def boot_sector(program: str) -> bytes:
+    say = b"".join(bytes([0xB0, character, 0xEE]) for character in b"hello\n")  # out 0x3f8, al
+    code = bytes.fromhex("ba f8 03") + say + PROGRAMS[program]
+    return code.ljust(510, b"\0") + b"\x55\xaa"
+
+
+@dataclass
+class Lab:
+    directory: Path
+    hypervisor: Hypervisor
+    names: list[str] = field(default_factory=list)
+
+    def make(self, program: str = "halts", **changes: object) -> DomainConfig:
+        """Disks and config of an instance that runs `program`."""
+        name = f"t-{os.getpid()}-{next(_numbers)}_0"
+        self.names.append(name)
+        base = self.directory / f"{program}.qcow2"
+        if not base.exists():
+            raw = self.directory / f"{program}.raw"
+            raw.write_bytes(boot_sector(program).ljust(2**20, b"\0"))
+            subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, base], check=True)
+            base.chmod(0o444)
+        files = os_generation_files(self.directory, name, 1)
+        ensure_overlay(files, base, None)
+        files.seed.write_bytes(b"\0" * 4096)
+        data = DataDisk(
+            path=data_disk_path(self.directory, name, "db"),
+            name="db",
+            serial="data-db",
+            size=2**20,
+        )
+        ensure_data_disk(data)
+        config = DomainConfig(
+            name=name,
+            scale_set="t",
+            uuid=uuid4(),
+            generation=1,
+            vcpus=1,
+            memory=64 * 2**20,
+            acceleration_kind="tcg",
+            cpu_model="qemu64",
+            os_disk=files.overlay,
+            base_image=base,
+            seed=files.seed,
+            data_disks=(DataDiskFile(name="db", path=data.path, serial="data-db"),),
+            mac="52:54:00:11:22:33",
+            network=UserNetwork(),
+            console_log=self.directory / f"{name}.console.log",
+            state_dir=self.directory,
+        )
+        return replace(config, **changes)  # type: ignore[arg-type]
+
+    def start(self, program: str = "halts", **changes: object) -> DomainConfig:
+        config = self.make(program, **changes)
+        self.hypervisor.ensure_defined(config)
+        self.hypervisor.ensure_started(config.name)
+        return config
+
+
+def system_uri() -> str:
+    return "qemu:///system" if os.geteuid() == 0 else "qemu:///session"
+
+
+@pytest.fixture
+def make_lab() -> Iterator[Callable[[str], Lab]]:
+    labs: list[Lab] = []
+
+    def make(uri: str) -> Lab:
+        # Not pytest's own directories: they are private to the user, and QEMU's is another one.
+        parent = Path(tempfile.mkdtemp(dir="/var/tmp"))
+        parent.chmod(0o711)
+        directory = parent / 'a lab\'s "quoted", & <spaced>=ü'
+        directory.mkdir(mode=0o711)
+        labs.append(Lab(directory, Hypervisor(uri)))
+        return labs[-1]
+
+    yield make
+    for lab in labs:
+        for name in lab.names:
+            lab.hypervisor.ensure_undefined(name)
+        lab.hypervisor.close()
+        shutil.rmtree(lab.directory.parent)
+
+
+@pytest.fixture
+def lab(make_lab: Callable[[str], Lab]) -> Lab:
+    return make_lab(system_uri())
