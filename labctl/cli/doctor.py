@@ -22,10 +22,15 @@ def doctor(
 
     context = current_context()
     checks = run_checks(context.settings)
-    if fix:
-        for check, outcome in mend(checks):
+    mended: set[str] = set()
+    while fix:
+        # A daemon that answers again may bring the next problem to light.
+        before = len(mended)
+        for check, outcome in mend([check for check in checks if check.name not in mended]):
             print(f"{check.name}: {outcome}", file=context.story)
-        checks = run_checks(context.settings, fresh=True)
+            mended.add(check.name)
+        fix = len(mended) > before
+        checks = run_checks(context.settings, fresh=not fix)
     rows = [
         {"check": check.name, "status": check.status, "found": check.found, "hint": check.hint}
         for check in checks
@@ -38,7 +43,7 @@ def doctor(
             print()
         for check in hints:
             print(f"{check.name}: {check.hint}")
-        if any(check.fix is not None for check in hints) and not fix:
+        if any(check.fix is not None and check.name not in mended for check in hints):
             print("labctl doctor --fix mends what is safe to mend")
     if problems:
         raise typer.Exit(ExitCode.HOST)

@@ -187,13 +187,14 @@ def _check_acceleration(settings: Settings, *, fresh: bool) -> Iterator[Check]:
         return
     if found.kind is AccelerationKind.KVM:
         yield _ok("acceleration", f"KVM: {found.reason}")
-    else:
-        yield _warning(
-            "acceleration",
-            f"emulation: {found.reason}",
-            f"instances work, but deadlines of boots are {found.boot_factor:g} times as long; "
-            "enable virtualisation in the firmware, or nested virtualisation in the host above",
-        )
+        return
+    slow = f"instances work, but deadlines of boots are {found.boot_factor:g} times as long"
+    cure = "real nested virtualisation can only be given by the host above"
+    if not KVM_DEVICE.exists():
+        cure = "enable virtualisation in the firmware, or nested virtualisation in the host above"
+    elif not os.access(KVM_DEVICE, os.R_OK | os.W_OK):
+        cure = f"run as root: usermod -a -G kvm {quote(User.from_id(os.geteuid()).name)}"
+    yield _warning("acceleration", f"emulation: {found.reason}", f"{slow}; {cure}")
 
 
 def _check_kvm_device(user: User, *, is_shared: bool) -> Check:
