@@ -96,7 +96,7 @@ def start(
     """Upgrade the OS disks in batches, gated by health; data disks are kept."""
     from labctl.cli.follow import last_event, opened_lab
     from labctl.controller.clock import now
-    from labctl.controller.upgrades import find_target, start_upgrade
+    from labctl.controller.upgrades import NothingToUpgradeError, find_target, start_upgrade
     from labctl.controller.work import look_once
     from labctl.model.upgrade import StartedBy
 
@@ -106,15 +106,19 @@ def start(
         lab.check()
         since = last_event(lab.database)
         view, _ = look_once(lab, name)
-        with lab.database.write() as connection:
-            upgrade_id = start_upgrade(
-                connection,
-                view,
-                find_target(connection, view, version),
-                restores=rollback,
-                started_by=StartedBy.USER,
-                now=now(),
-            )
+        try:
+            with lab.database.write() as connection:
+                upgrade_id = start_upgrade(
+                    connection,
+                    view,
+                    find_target(connection, view, version),
+                    restores=rollback,
+                    started_by=StartedBy.USER,
+                    now=now(),
+                )
+        except NothingToUpgradeError as error:
+            _say(context, None, error.brief)
+            return
         if not no_wait:
             _follow_to_end(context, lab, name, upgrade_id, deadline=deadline, since=since)
             return
@@ -372,8 +376,8 @@ def _print_evidence(instance: str, found: dict[str, Any]) -> None:
         print(f"    {sample['at']}  {sample['state']}  {sample['detail']}")
 
 
-def _say(context: Context, upgrade_id: int, message: str) -> None:
+def _say(context: Context, upgrade_id: int | None, message: str) -> None:
     if context.output is Output.TABLE:
-        print(f"upgrade {upgrade_id}: {message}")
+        print(message if upgrade_id is None else f"upgrade {upgrade_id}: {message}")
     else:
         print_document({"upgrade": upgrade_id, "message": message}, context.output)

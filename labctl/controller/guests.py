@@ -152,7 +152,7 @@ class Guests:
 
     def _connect(self, view: ScaleSet, instance: Instance, signal: Signal) -> SshConnection:
         known = self._connections.get(instance.name)
-        if known is not None and known.is_alive:
+        if known is not None and known.is_open:
             return known
         self.hang_up(instance.name)
         with self._lab.database.read() as connection:

@@ -16,6 +16,10 @@ from labctl.store.gallery import resolve
 from labctl.store.upgrades import change_upgrade, find_running_upgrade, insert_upgrade
 
 
+class NothingToUpgradeError(RefusedError):
+    """Every instance is on the target already; that is no failure."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """Where an upgrade goes."""
@@ -45,7 +49,7 @@ def start_upgrade(
 ) -> int:
     """Record a new upgrade of every instance; returns its id. `scale_set` is freshly observed.
 
-    Raises RefusedError with the planner's reason.
+    Raises NothingToUpgradeError or RefusedError, with the planner's reason.
     """
     refusal = admit_upgrade(
         scale_set,
@@ -53,6 +57,8 @@ def start_upgrade(
         target_digest=target.image.digest,
         now=now,
     )
+    if refusal is not None and refusal.is_done:
+        raise NothingToUpgradeError(refusal.message, hint=refusal.hint)
     if refusal is not None:
         raise RefusedError(
             f"upgrade of {scale_set.name!r} to {target.image.name} refused",

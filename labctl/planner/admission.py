@@ -18,6 +18,7 @@ class Refusal:
     message: str
     hint: str
     code: UpgradeErrorCode | None = None  # where the page has one
+    is_done: bool = False  # what was asked for is so already
 
 
 def admit_upgrade(
@@ -42,6 +43,7 @@ def admit_upgrade(
             message=f"nothing to upgrade: all {len(situations)} instances that should run are on "
             f"{target_version} already",
             hint="publish a newer image version, or name another one with --version",
+            is_done=True,
         )
     if any(s.instance.domain.power is Power.UNKNOWN for s in situations):
         return Refusal(message="the hypervisor does not answer", hint="run: labctl doctor")

@@ -1,0 +1,133 @@
+import multiprocessing
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from labctl.errors import HostError
+from labctl.model.event import EventKind
+from labctl.store import migrations
+from labctl.store.database import Database
+from labctl.store.events import add_event, load_events
+from labctl.store.schema import metadata
+
+NOW = datetime(2026, 11, 23, 1, 2, 3, 456789, tzinfo=UTC)
+
+
+@pytest.fixture
+def database(tmp_path):
+    made = Database(tmp_path / "labctl.db")
+    yield made
+    made.close()
+
+
+def test_the_file_is_private_from_the_start(database):
+    assert database.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_path_may_hold_any_character(tmp_path):
+    path = tmp_path / 'it\'s a "lab" & 100 % ?x=1' / "labctl.db"
+    Database(path).close()
+    assert path.exists()
+
+
+def test_head_is_the_newest_migration():
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    script = ScriptDirectory.from_config(config)
+    assert script.get_current_head() == migrations.HEAD
+    assert {revision.revision for revision in script.walk_revisions()} == migrations.KNOWN
+
+
+def test_migrated_tables_are_the_tables_of_the_schema(database):
+    with database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_a_store_of_a_newer_labctl_is_left_alone(database):
+    with database.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    database.close()
+    with pytest.raises(HostError, match="newer labctl"):
+        Database(database.path)
+
+
+def _open(path, results):
+    try:
+        Database(path).close()
+        results.put("ok")
+    except Exception as error:  # noqa: BLE001 - the parent looks at it
+        results.put(repr(error))
+
+
+def test_processes_that_start_at_once_share_one_new_store(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    path = tmp_path / "labctl.db"
+    processes = [context.Process(target=_open, args=(path, results)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    assert [results.get(timeout=60) for _ in processes] == ["ok"] * 4
+    for process in processes:
+        process.join()
+
+
+def test_a_failed_transaction_leaves_nothing(database):
+    with pytest.raises(ZeroDivisionError), database.write() as connection:
+        _note(connection, "lost")
+        raise ZeroDivisionError
+    with database.read() as connection:
+        assert load_events(connection) == []
+
+
+def test_writers_in_threads_wait_for_each_other(database):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def work(number):
+        for turn in range(10):
+            with database.write() as connection:
+                known = len(load_events(connection))
+                _note(connection, f"{number}.{turn} after {known}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    with database.read() as connection:
+        events = load_events(connection)
+    # Every writer saw what all earlier ones had written.
+    assert [int(event.message.split()[-1]) for event in events] == list(range(40))
+
+
+def test_moments_come_back_aware_and_in_order(database):
+    elsewhere = NOW.astimezone(timezone(timedelta(hours=5)))
+    with database.write() as connection:
+        _note(connection, "a", at=elsewhere)
+    with database.read() as connection:
+        assert load_events(connection)[0].at == NOW
+
+
+def test_events_can_be_narrowed_and_cut(database):
+    with database.write() as connection:
+        for number in range(5):
+            _note(connection, str(number), instance="web_1" if number % 2 else None)
+    with database.read() as connection:
+        assert [e.message for e in load_events(connection, limit=2)] == ["3", "4"]
+        assert [e.message for e in load_events(connection, instance="web_1")] == ["1", "3"]
+        assert load_events(connection, scale_set="other") == []
+        assert [e.message for e in load_events(connection, after=4)] == ["4"]
+
+
+def _note(connection, message, *, at=NOW, instance=None):
+    add_event(
+        connection,
+        at=at,
+        scale_set="web",
+        instance=instance,
+        kind=EventKind.STEP,
+        message=message,
+    )
