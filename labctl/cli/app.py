@@ -1,7 +1,6 @@
 """The tree of commands. A command's module is imported when the command is used, not before."""
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -127,14 +126,18 @@ class LazyGroup(TyperGroup):
     """A group that knows its commands by name and summary until one of them is used."""
 
     def fill(self, entries: Mapping[str, Leaf | Branch]) -> None:
-        """Add the entries whose modules are there."""
+        """Add the entries, without importing them."""
         for name, entry in entries.items():
             if isinstance(entry, Branch):
-                group = LazyGroup(name=name, help=entry.summary, rich_markup_mode=None)
+                group = LazyGroup(
+                    name=name,
+                    help=f"{entry.summary}.",
+                    short_help=entry.summary,
+                    rich_markup_mode=None,
+                )
                 group.fill(entry.entries)
-                if group.commands:
-                    self.add_command(group)
-            elif importlib.util.find_spec(entry.module) is not None:
+                self.add_command(group)
+            else:
                 self.add_command(_Placeholder(name, entry))
 
     @override
@@ -151,8 +154,9 @@ class LazyGroup(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if isinstance(command, _Placeholder):
             command = command.load()
+        if isinstance(command, _Command):
             options = ctx.find_root().command.params
-            _prepare(command, [option for option in options if option.name in _SHARED])
+            _add_options(command, [option for option in options if option.name in _SHARED])
         return name, command, rest
 
 
@@ -175,10 +179,12 @@ class _Placeholder(TyperCommand):
         """Import the module and make the command."""
         found = getattr(importlib.import_module(self._leaf.module), self._leaf.attribute)
         if isinstance(found, typer.Typer):
+            found.info.cls = LazyGroup  # answers and takes options as every group here
             command: _Command = get_group(found)
         else:
             command = cast("_Command", get_command(_wrap(found)))
         command.name = self.name
+        command.rich_markup_mode = None
         return command
 
 
@@ -188,13 +194,8 @@ def _wrap(function: Callable[..., Any]) -> typer.Typer:
     return single
 
 
-def _prepare(command: _Command, shared: Sequence[Any]) -> None:
-    """Let every command take the shared options, so that they may stand anywhere on the line."""
-    command.rich_markup_mode = None
-    if isinstance(command, TyperGroup):
-        for child in command.commands.values():
-            _prepare(cast("_Command", child), shared)
-        return
+def _add_options(command: _Command, shared: Sequence[Any]) -> None:
+    """Let a command take the shared options, so that they may stand anywhere on the line."""
     taken = {word for parameter in command.params for word in parameter.opts}
     command.params.extend(option for option in shared if not taken & set(option.opts))
 

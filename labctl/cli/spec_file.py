@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -21,12 +21,12 @@ _HINT = "`labctl example` prints a spec to start from, `labctl schema` every key
 Steps = tuple[Step, ...]
 
 
-def load_spec(path: Path | Literal["-"]) -> ScaleSetSpec:
-    """Load a spec from a file, or from stdin; the contents of files that it names are inlined.
+def load_spec(path: Path) -> ScaleSetSpec:
+    """Load a spec from a file, or from stdin for `-`; the contents of files that it names are inlined.
 
     Raises InvalidError that lists every fault as `file:line:column: key: fault`.
     """
-    if path == "-":
+    if str(path) == "-":
         content = sys.stdin.buffer.read(SPEC_LIMIT + 1)
         return parse_spec(_decode_spec(content, "<stdin>"), source="<stdin>", base=Path())
     try:

@@ -1,9 +1,9 @@
 """The command line as a user meets it."""
 
-import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -60,21 +60,19 @@ def test_help_lists_commands_with_their_summaries_and_the_exit_codes(capsys):
     ("words", "leaf"), [pytest.param(w, e, id=" ".join(w)) for w, e in _leaves()]
 )
 def test_every_command_of_the_tree_can_be_loaded_and_explains_itself(words, leaf: Leaf, capsys):
-    if importlib.util.find_spec(leaf.module) is None:
-        pytest.skip(f"{leaf.module} is not there yet")
     assert main([*words, "--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"Usage: labctl {' '.join(words)}")
-    if leaf.attribute != "app":
-        assert "--output" in text
-        assert "--state-dir" in text
+    assert "--output" in text
+    assert "--state-dir" in text
 
 
-def test_no_command_shows_the_help_and_is_a_mistake(capsys):
-    assert main([]) == ExitCode.INVALID
+@pytest.mark.parametrize("words", [[], ["upgrade"], ["image"]], ids=["root", "branch", "app"])
+def test_no_command_shows_the_help_and_is_a_mistake(words, capsys):
+    assert main(words) == ExitCode.INVALID
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("Usage: labctl")
+    assert captured.err.startswith(f"Usage: {' '.join(['labctl', *words])} [OPTIONS] COMMAND")
 
 
 def test_mistyped_commands_are_answered_with_the_right_one(capsys):
@@ -158,3 +156,29 @@ def test_a_reader_that_goes_away_ends_the_program_quietly():
         program.stdout.close()
         assert program.stderr.read() == ""
         assert program.wait(30) == 141
+
+
+@pytest.mark.parametrize(
+    "words", [["image", "list", "-o", "json"], ["image", "-o", "json", "list"]], ids=str
+)
+def test_results_are_json_on_stdout_and_nothing_else_is(words, tmp_path):
+    done = _run([*words, "--state-dir", str(tmp_path / "it's here")])
+    assert (done.returncode, done.stdout) == (0, "[]\n")
+    assert (tmp_path / "it's here" / "labctl.db").exists()
+
+
+def test_ctrl_c_ends_a_command_with_a_word_on_how_to_go_on(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-m", "labctl", "apply", "-", "--state-dir", str(tmp_path), "-v"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as program:
+        # A spec that never ends: once the pipe is full, the command is reading it.
+        program.stdin.write("#" * 70_000)
+        program.stdin.flush()
+        program.send_signal(signal.SIGINT)
+        error = program.stderr.read()
+        assert program.wait(30) == ExitCode.INTERRUPTED
+    assert "run the same command again to continue" in error
+    assert "Traceback" not in error

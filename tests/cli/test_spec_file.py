@@ -210,7 +210,7 @@ def test_a_spec_can_come_from_stdin_with_files_beside_the_reader(tmp_path, monke
     text = io.TextIOWrapper(io.BytesIO(f"\ufeff{HEAD}customData: {{file: boot.sh}}\n".encode()))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", text)
-    spec = load_spec("-")
+    spec = load_spec(Path("-"))
     assert spec.custom_data is not None
     assert spec.custom_data.inline == "#!/bin/sh\n"
 
