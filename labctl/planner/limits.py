@@ -17,9 +17,9 @@ def find_unhealthy_set(situations: Sequence[Situation], policy: RollingUpgradePo
     if not _exceeds(len(unhealthy), len(counted), limit):
         return None
     name, verdict = unhealthy[0]
+    share = _share(len(unhealthy), len(counted))
     return (
-        f"{_share(len(unhealthy), len(counted))} of the scale set are not healthy, "
-        f"more than {limit} %; first {name}: {verdict.reason}"
+        f"unhealthy in the scale set: {share}, more than {limit} %; first {name}: {verdict.reason}"
     )
 
 
@@ -42,8 +42,8 @@ def find_unhealthy_upgraded(upgrade: Upgrade, situations: Sequence[Situation]) -
         return None
     name, message = failed[0]
     return (
-        f"{_share(len(failed), attempted)} upgraded to {upgrade.target_version} are not healthy "
-        f"on it, more than {limit} %; first {name}: {message}"
+        f"unhealthy after the upgrade to {upgrade.target_version}: "
+        f"{_share(len(failed), attempted)}, more than {limit} %; first {name}: {message}"
     )
 
 
@@ -53,5 +53,4 @@ def _exceeds(count: int, total: int, percent: int) -> bool:
 
 
 def _share(count: int, total: int) -> str:
-    instances = "instance" if total == 1 else "instances"
-    return f"{count} of {total} {instances} ({round(100 * count / total, 1):g} %)"
+    return f"{count} of {total} ({round(100 * count / total, 1):g} %)"

@@ -23,7 +23,7 @@ def plan(scale_set: ScaleSet, now: datetime) -> Plan:
     situations = survey(scale_set)
     upgrade = plan_upgrade(scale_set, situations, now)
     if upgrade.decisions:
-        return upgrade
+        return Plan(decisions=upgrade.decisions, holds=upgrade.holds)
     evidence = {action.instance: action for action in upgrade.actions}
     waits = {hold.subject: hold for hold in upgrade.holds}
     steps = [(s, evidence.get(s.instance.name) or _find_step(s, waits)) for s in situations]

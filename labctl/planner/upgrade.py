@@ -70,14 +70,12 @@ def _release_departed(upgrade: Upgrade, situations: Sequence[Situation]) -> tupl
 
 
 def _release(upgrade: Upgrade, member: Member, reason: str) -> MoveMember:
-    # A restore is only under way where the new disk failed; skipping would hide that.
-    is_restoring = member.state is MemberState.ROLLING_BACK
-    return MoveMember(
-        upgrade=upgrade.id,
-        instance=member.instance,
-        state=MemberState.ROLLBACK_FAILED if is_restoring else MemberState.SKIPPED,
-        reason=reason,
-    )
+    if member.state is MemberState.ROLLING_BACK:
+        # It failed on the new disk; to skip it now would hide that.
+        return _move(
+            upgrade, member.instance, MemberState.ROLLBACK_FAILED, f"{member.message}; {reason}"
+        )
+    return _move(upgrade, member.instance, MemberState.SKIPPED, reason)
 
 
 def _plan_moving(upgrade: Upgrade, moving: Sequence[Situation], now: datetime) -> Plan:
@@ -107,13 +105,17 @@ def _judge_moving(
     is_restoring = member.state is MemberState.ROLLING_BACK
     verdict = judge(situation)
     if verdict.is_healthy:  # before the deadline is looked at: a late look finds a healthy one
-        state = MemberState.ROLLED_BACK if is_restoring else MemberState.SUCCEEDED
-        return _move(upgrade, name, state, f"healthy on {current.image_version}")
+        if is_restoring:
+            # What failed on the new disk stays in the message: it is why the upgrade stops.
+            reason = f"{member.message}; healthy again on {current.image_version}"
+            return _move(upgrade, name, MemberState.ROLLED_BACK, reason)
+        return _move(upgrade, name, MemberState.SUCCEEDED, f"healthy on {current.image_version}")
     failure = _find_failure(upgrade, situation, member, now)
     if failure is None:
         return _hold_for_health(upgrade, situation, member, now)
     if is_restoring:
-        return _move(upgrade, name, MemberState.ROLLBACK_FAILED, failure)
+        reason = f"{member.message}; on the restored disk: {failure}"
+        return _move(upgrade, name, MemberState.ROLLBACK_FAILED, reason)
     if current.evidence_at is None:
         return CollectEvidence(
             instance=name, generation=current.number, upgrade=upgrade.id, reason=failure

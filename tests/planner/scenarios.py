@@ -1,0 +1,126 @@
+"""Generated scenarios: a set, an upgrade, images that misbehave, people and accidents."""
+
+import random
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from hypothesis import strategies as st
+
+from labctl.model.instance import Wanted
+from tests.planner.world import (
+    MIB,
+    NEW,
+    PlanFunction,
+    Script,
+    World,
+    cancel,
+    die,
+    fall_ill,
+    kill_controller,
+    make_policy,
+    make_set,
+    make_spec,
+    real_plan,
+    recover,
+    restart,
+    scale,
+    upgrading,
+    want,
+)
+
+FATES = ("well", "well", "well", "slow", "too slow", "never", "no boot", "no extension")
+EVENTS = ("die", "ill", "recover", "restart", "stop", "start", "scale", "cancel", "kill")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    count: int
+    batch_percent: int
+    unhealthy_percent: int
+    upgraded_percent: int
+    pause: int
+    prioritizes: bool
+    restores: bool
+    boots_at_once: int
+    spare: int  # instances that the host has memory for beyond the most that are wanted
+    fates: tuple[str, ...]  # on the new image, by ordinal
+    stubborn: tuple[bool, ...]  # does not boot on the old image again, by ordinal
+    events: tuple[tuple[int, str, int], ...]
+    seed: int
+
+
+scenarios = st.builds(
+    Scenario,
+    count=st.integers(1, 12),
+    batch_percent=st.sampled_from((5, 20, 34, 50, 100)),
+    unhealthy_percent=st.sampled_from((5, 20, 50, 100)),
+    upgraded_percent=st.sampled_from((0, 20, 50, 100)),
+    pause=st.sampled_from((0, 0, 45)),
+    prioritizes=st.booleans(),
+    restores=st.booleans(),
+    boots_at_once=st.integers(1, 4),
+    spare=st.integers(0, 2),
+    fates=st.tuples(*[st.sampled_from(FATES)] * 16),
+    stubborn=st.tuples(*[st.sampled_from((False, False, False, True))] * 16),
+    events=st.lists(
+        st.tuples(st.integers(0, 400), st.sampled_from(EVENTS), st.integers(0, 14)), max_size=8
+    ).map(tuple),
+    seed=st.integers(0, 2**16),
+)
+
+ready_after = {"well": 4, "slow": 250, "too slow": 400, "never": None}
+
+
+def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
+    policy = make_policy(
+        max_batch_instance_percent=scenario.batch_percent,
+        max_unhealthy_instance_percent=scenario.unhealthy_percent,
+        max_unhealthy_upgraded_instance_percent=scenario.upgraded_percent,
+        pause_time_between_batches=timedelta(seconds=scenario.pause),
+        prioritize_unhealthy_instances=scenario.prioritizes,
+    )
+    spec = make_spec(scenario.count, upgrade_policy=policy)
+    scale_set = make_set(scenario.count, spec=spec)
+    capacity = replace(scale_set.capacity, boots_at_once=scenario.boots_at_once)
+    scale_set = upgrading(replace(scale_set, capacity=capacity), restores=scenario.restores)
+
+    def fate(name: str, version: str) -> str:
+        return scenario.fates[int(name.removeprefix("web_"))] if version == NEW else "well"
+
+    def boots(name: str, version: str, generation: int) -> bool:
+        if version == NEW:
+            return fate(name, version) != "no boot"
+        return not scenario.stubborn[int(name.removeprefix("web_"))]
+
+    script = Script(
+        health=lambda name, version, _: ready_after.get(fate(name, version), 4),
+        boots=boots,
+        extends=lambda name, version, _: fate(name, version) != "no extension",
+        memory=(16 + scenario.spare) * 640 * MIB,
+        shuffle=random.Random(scenario.seed),
+    )
+    world = World(scale_set=scale_set, script=script, plan=plan)
+    for second, kind, ordinal in scenario.events:
+        name = f"web_{ordinal}"
+        changes = {
+            "die": die(name),
+            "ill": fall_ill(name),
+            "recover": recover(name),
+            "restart": restart(name),
+            "stop": want_if_there(name, Wanted.STOPPED),
+            "start": want_if_there(name, Wanted.RUNNING),
+            "scale": scale(ordinal),
+            "cancel": cancel,
+            "kill": kill_controller,
+        }
+        world.at(second, f"{kind} {name}", changes[kind])
+    return world
+
+
+def want_if_there(name: str, wanted: Wanted):
+    def change(world: World) -> None:
+        there = {i.name for i in world.scale_set.instances if i.wanted is not Wanted.DELETED}
+        if name in there:
+            want(name, wanted)(world)
+
+    return change

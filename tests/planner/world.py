@@ -1,0 +1,603 @@
+"""A small world for the planner: scripted instances, a clock that jumps, rules checked."""
+
+import random
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from labctl.model.instance import (
+    NOT_CHECKED,
+    DomainFacts,
+    ExtensionRun,
+    Failure,
+    Generation,
+    Health,
+    HealthState,
+    Instance,
+    Power,
+    Rung,
+    Wanted,
+)
+from labctl.model.plan import (
+    Action,
+    AwaitReady,
+    BeginBatch,
+    CollectEvidence,
+    DiscardGeneration,
+    EndUpgrade,
+    HostCapacity,
+    MoveMember,
+    Plan,
+    Prepare,
+    RunExtension,
+    ScaleSet,
+    Start,
+    Stop,
+)
+from labctl.model.spec import (
+    Extension,
+    HealthProbe,
+    ImageReference,
+    RollingUpgradePolicy,
+    ScaleSetSpec,
+    UpgradePolicy,
+)
+from labctl.model.spec import Health as HealthSpec
+from labctl.model.upgrade import MemberState, StartedBy, Upgrade, UpgradeCode
+from labctl.planner import make_members
+from labctl.planner import plan as real_plan
+from labctl.planner.foresight import apply as apply_action
+from labctl.planner.foresight import change_current, change_instance, record, settle_member
+
+T0 = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+MIB = 2**20
+OLD, NEW = "1.0.0", "1.1.0"
+
+SECONDS = {
+    "Prepare": 2,
+    "Stop": 3,
+    "Define": 0,
+    "Start": 1,
+    "AwaitReady": 20,
+    "RunExtension": 5,
+    "RerunCustomData": 4,
+    "CollectEvidence": 2,
+    "DiscardGeneration": 0,
+    "DeleteInstance": 3,
+}
+
+PlanFunction = Callable[[ScaleSet, datetime], Plan]
+
+
+def digest(version: str) -> str:
+    return version.replace(".", "").rjust(64, "0")
+
+
+def make_spec(capacity: int, **changes: Any) -> ScaleSetSpec:
+    values: dict[str, Any] = {
+        "name": "web",
+        "capacity": capacity,
+        "image": ImageReference(definition="tiny"),
+        "extensions": (Extension(name="app", script="true"),),
+        "health": HealthSpec(application_health=HealthProbe(port=8080, request_path="/health")),
+    }
+    return ScaleSetSpec(**(values | changes))
+
+
+def make_policy(**policy: Any) -> UpgradePolicy:
+    return UpgradePolicy(rolling_upgrade_policy=RollingUpgradePolicy(**policy))
+
+
+def make_generation(number: int = 1, version: str = OLD, **changes: Any) -> Generation:
+    values: dict[str, Any] = {
+        "number": number,
+        "image_version": version,
+        "image_digest": digest(version),
+        "model_revision": 1,
+        "prepared": True,
+        "started_at": T0 - timedelta(hours=1),
+        "ready_at": T0 - timedelta(minutes=59),
+        "extensions": (
+            ExtensionRun(
+                name="app",
+                started_at=T0 - timedelta(minutes=59),
+                finished_at=T0 - timedelta(minutes=58),
+                exit_code=0,
+            ),
+        ),
+    }
+    return Generation(**(values | changes))
+
+
+def make_instance(ordinal: int, **changes: Any) -> Instance:
+    """An instance that has been healthy for nearly an hour, unless told otherwise."""
+    values: dict[str, Any] = {
+        "name": f"web_{ordinal}",
+        "ordinal": ordinal,
+        "wanted": Wanted.RUNNING,
+        "generation": 1,
+        "generations": (make_generation(),),
+        "domain": DomainFacts(generation=1, power=Power.RUNNING, reason="booted"),
+        "health": Health(state=HealthState.HEALTHY, since=T0 - timedelta(minutes=57)),
+        "created_at": T0 - timedelta(hours=2),
+    }
+    return Instance(**(values | changes))
+
+
+def make_set(
+    count: int, *, instances: Iterable[Instance] | None = None, **changes: Any
+) -> ScaleSet:
+    """A provisioned scale set; `changes` may hold fields of the set and `spec`."""
+    spec = changes.pop("spec", None) or make_spec(count)
+    values: dict[str, Any] = {
+        "name": "web",
+        "spec": spec,
+        "models": {1: spec},
+        "model_revision": 1,
+        "image_version": OLD,
+        "image_digest": digest(OLD),
+        "is_deleting": False,
+        "next_ordinal": count,
+        "instances": tuple(instances)
+        if instances is not None
+        else tuple(make_instance(n) for n in range(count)),
+        "upgrade": None,
+        "capacity": HostCapacity(
+            boots_at_once=100, free_memory=2**50, overhead_per_instance=128 * MIB
+        ),
+    }
+    return ScaleSet(**(values | changes))
+
+
+def make_upgrade(scale_set: ScaleSet, **changes: Any) -> Upgrade:
+    values: dict[str, Any] = {
+        "id": 7,
+        "scale_set": scale_set.name,
+        "started_by": StartedBy.USER,
+        "target_version": NEW,
+        "target_digest": digest(NEW),
+        "model_revision": scale_set.model_revision,
+        "policy": scale_set.spec.upgrade_policy.rolling_upgrade_policy,
+        "health_timeout": scale_set.spec.upgrade_policy.health_timeout,
+        "restores": True,
+        "started_at": T0,
+        "members": make_members(scale_set),
+    }
+    return Upgrade(**(values | changes))
+
+
+def upgrading(scale_set: ScaleSet, **changes: Any) -> ScaleSet:
+    return replace(scale_set, upgrade=make_upgrade(scale_set, **changes))
+
+
+@dataclass(kw_only=True)
+class Script:
+    """How the world answers. `health`: seconds from ready to healthy; None is never."""
+
+    seconds: dict[str, int] = field(default_factory=lambda: dict(SECONDS))
+    health: Callable[[str, str, int], int | None] = lambda name, version, generation: 4
+    boots: Callable[[str, str, int], bool] = lambda name, version, generation: True
+    extends: Callable[[str, str, int], bool] = lambda name, version, generation: True
+    memory: int = 2**50  # of the host, bytes
+    shuffle: random.Random | None = None
+
+
+@dataclass(kw_only=True)
+class World:
+    scale_set: ScaleSet
+    script: Script = field(default_factory=Script)
+    plan: PlanFunction = real_plan
+    now: datetime = T0
+    log: list[str] = field(default_factory=list)
+    jobs: dict[str, tuple[datetime, Action]] = field(default_factory=dict)
+    later: list[tuple[datetime, str, Callable[["World"], None]]] = field(default_factory=list)
+    sick: dict[str, datetime] = field(default_factory=dict)
+    batches: list[tuple[str, ...]] = field(default_factory=list)
+    stops: list[str] = field(default_factory=list)
+    _holds: dict[str, str] = field(default_factory=dict)
+
+    # --- what a test says ------------------------------
+
+    def at(self, seconds: int, label: str, change: Callable[["World"], None]) -> None:
+        """Let `change` happen `seconds` after the beginning."""
+        self.later.append((T0 + timedelta(seconds=seconds), label, change))
+        self.later.sort(key=lambda entry: entry[0])
+
+    def run(self, turns: int = 5000) -> "World":
+        """Until nothing happens any more; fails when that takes more than `turns`."""
+        for _ in range(turns):
+            if not self._turn():
+                return self
+        raise AssertionError(f"no end after {turns} turns:\n" + "\n".join(self.log[-30:]))
+
+    # --- one turn ------------------------------
+
+    def _turn(self) -> bool:
+        while self.later and self.later[0][0] <= self.now:
+            _, label, change = self.later.pop(0)
+            self._write(f"-- {label}")
+            change(self)
+        for name, (end, action) in list(self.jobs.items()):
+            if end <= self.now:
+                del self.jobs[name]
+                self._finish(action)
+        self._observe()
+        answer = self._ask()
+        if answer.decisions:
+            for decision in answer.decisions:
+                self._write(f"{describe(decision)}: {decision.reason}")
+                if isinstance(decision, BeginBatch):
+                    self.batches.append(decision.instances)
+                self.scale_set = record(self.scale_set, decision, self.now)
+            return True
+        started = [action for action in answer.actions if action.instance not in self.jobs]
+        for action in started:
+            self._write(f"{describe(action)}: {action.reason}")
+            if isinstance(action, Stop):
+                self.stops.append(action.instance)
+            seconds = self.script.seconds[type(action).__name__]
+            if isinstance(action, Start):  # started_at is an intent, written before the power-on
+                self._apply(action)
+            self.jobs[action.instance] = (self.now + timedelta(seconds=seconds), action)
+        for hold in answer.holds:
+            text = re.sub(r"\d+ s of", "N s of", hold.reason)
+            if self._holds.get(hold.subject) != text:
+                self._holds[hold.subject] = text
+                self._write(f"   {hold.subject} holds: {hold.reason}")
+        return self._advance(answer)
+
+    def _advance(self, answer: Plan) -> bool:
+        moments = [end for end, _ in self.jobs.values()]
+        moments += [at for at, _, _ in self.later]
+        moments += [hold.until for hold in answer.holds if hold.until is not None]
+        moments += [moment for i in self.scale_set.instances for moment in self._health_moments(i)]
+        if not moments:
+            return False
+        self.now = max(self.now, min(moments))
+        return True
+
+    def _ask(self) -> Plan:
+        running = [
+            i for i in self.scale_set.instances if i.domain.power in {Power.RUNNING, Power.PAUSED}
+        ]
+        capacity = self.scale_set.capacity
+        each = self.scale_set.spec.size.memory + capacity.overhead_per_instance
+        free = self.script.memory - each * len(running)
+        self.scale_set = replace(self.scale_set, capacity=replace(capacity, free_memory=free))
+        answer = self.plan(self.scale_set, self.now)
+        check_rules(self.scale_set, answer, self.now)
+        if self.script.shuffle is not None:
+            assert self.plan(shuffle(self.scale_set, self.script.shuffle), self.now) == answer
+        return answer
+
+    def _write(self, line: str) -> None:
+        minutes, seconds = divmod(int((self.now - T0).total_seconds()), 60)
+        self.log.append(f"{minutes:02d}:{seconds:02d} {line}")
+
+    def _change(self, name: str, change: Callable[[Instance], Instance | None]) -> None:
+        changed = {i.name: change(i) if i.name == name else i for i in self.scale_set.instances}
+        kept = tuple(i for i in changed.values() if i is not None)
+        self.scale_set = replace(self.scale_set, instances=kept)
+
+    def find(self, name: str) -> Instance:
+        return next(i for i in self.scale_set.instances if i.name == name)
+
+    # --- how actions end ------------------------------
+
+    def _finish(self, action: Action) -> None:
+        if action.instance not in {i.name for i in self.scale_set.instances}:
+            return
+        instance = self.find(action.instance)
+        key = (instance.name, instance.current.image_version, instance.generation)
+        match action:
+            case Start():
+                return  # its facts were written when it began
+            case AwaitReady() if instance.domain.power is not Power.RUNNING:
+                return  # it went off meanwhile
+            case AwaitReady() if not self.script.boots(*key):
+                self._fail(action.instance, Rung.SSH, "no SSH banner within 300 s")
+            case RunExtension() if not self.script.extends(*key):
+                run = ExtensionRun(
+                    name=action.extension,
+                    started_at=self.now - timedelta(seconds=5),
+                    finished_at=self.now,
+                    exit_code=3,
+                )
+                self._change(
+                    action.instance,
+                    lambda i: change_current(i, lambda g: replace(g, extensions=(run,))),
+                )
+            case _:
+                self._apply(action)
+
+    def _apply(self, action: Action) -> None:
+        self._change(action.instance, lambda i: apply_action(i, action, self.now))
+
+    def _fail(self, name: str, rung: Rung, message: str) -> None:
+        failure = Failure(rung=rung, message=message, at=self.now)
+        self._change(name, lambda i: change_current(i, lambda g: replace(g, failure=failure)))
+
+    def _health_moments(self, instance: Instance) -> list[datetime]:
+        """When its health changes by itself from now on."""
+        if not is_through(self.scale_set, instance):
+            return []
+        delay = self.script.health(
+            instance.name, instance.current.image_version, instance.generation
+        )
+        ready_at = instance.current.ready_at
+        assert ready_at is not None
+        moment = ready_at + timedelta(seconds=delay or 0)
+        return [moment] if moment > self.now else []
+
+    def _observe(self) -> None:
+        for instance in self.scale_set.instances:
+            health = self._find_health(instance)
+            self.scale_set = change_instance(
+                self.scale_set,
+                instance.name,
+                lambda i, health=health: replace(i, health=health),  # type: ignore[misc]
+            )
+            if is_through(self.scale_set, instance):
+                self.scale_set = settle_member(self.scale_set, instance.name, self.now)
+
+    def _find_health(self, instance: Instance) -> Health:
+        current = instance.current
+        if not instance.is_settled or current.ready_at is None:
+            return NOT_CHECKED
+        delay = self.script.health(instance.name, current.image_version, current.number)
+        sick_at = self.sick.get(instance.name)
+        if delay is None or (sick_at is not None and sick_at <= self.now):
+            since = max(current.ready_at, sick_at or current.ready_at)
+            return Health(state=HealthState.UNHEALTHY, since=since, detail="HTTP 503 from /health")
+        healthy_at = current.ready_at + timedelta(seconds=delay)
+        if self.now < healthy_at:
+            return Health(state=HealthState.INITIALIZING, since=current.ready_at)
+        return Health(state=HealthState.HEALTHY, since=healthy_at)
+
+
+def is_through(scale_set: ScaleSet, instance: Instance) -> bool:
+    extensions = scale_set.models[instance.current.model_revision].extensions
+    return instance.is_settled and all(instance.current.has_run(e.name) for e in extensions)
+
+
+def describe(step: Any) -> str:
+    """The type and every field that says what it is about."""
+    told = {"reason", "error", "upgrade"}
+    fields = [getattr(step, name) for name in step.__dataclass_fields__ if name not in told]
+    texts = [",".join(f) if isinstance(f, tuple) else str(f) for f in fields]
+    return f"{type(step).__name__} {' '.join(texts)}"
+
+
+def shuffle(scale_set: ScaleSet, chance: random.Random) -> ScaleSet:
+    instances = list(scale_set.instances)
+    chance.shuffle(instances)
+    upgrade = scale_set.upgrade
+    if upgrade is not None:
+        members = list(upgrade.members)
+        chance.shuffle(members)
+        upgrade = replace(upgrade, members=tuple(members))
+    return replace(scale_set, instances=tuple(instances), upgrade=upgrade)
+
+
+# --- what people and accidents do ------------------------------
+
+
+def start_upgrade(**changes: Any) -> Callable[[World], None]:
+    def change(world: World) -> None:
+        upgrade = make_upgrade(world.scale_set, started_at=world.now, **changes)
+        world.scale_set = replace(world.scale_set, upgrade=upgrade)
+
+    return change
+
+
+def scale(capacity: int) -> Callable[[World], None]:
+    def change(world: World) -> None:
+        spec = world.scale_set.spec.model_copy(update={"capacity": capacity})
+        world.scale_set = replace(world.scale_set, spec=spec)
+
+    return change
+
+
+def cancel(world: World) -> None:
+    if world.scale_set.upgrade is not None:
+        upgrade = replace(world.scale_set.upgrade, cancel_asked_at=world.now)
+        world.scale_set = replace(world.scale_set, upgrade=upgrade)
+
+
+def want(name: str, wanted: Wanted) -> Callable[[World], None]:
+    return lambda world: world._change(name, lambda i: replace(i, wanted=wanted))
+
+
+def restart(name: str) -> Callable[[World], None]:
+    return lambda world: world._change(name, lambda i: replace(i, restart_asked_at=world.now))
+
+
+def delete_set(world: World) -> None:
+    world.scale_set = replace(world.scale_set, is_deleting=True)
+
+
+def fall_ill(name: str) -> Callable[[World], None]:
+    return lambda world: world.sick.__setitem__(name, world.now)
+
+
+def recover(name: str) -> Callable[[World], None]:
+    def change(world: World) -> None:
+        world.sick.pop(name, None)
+
+    return change
+
+
+def die(name: str) -> Callable[[World], None]:
+    """The guest goes off by itself; as the observer does, a moving member is marked as failed."""
+
+    def change(world: World) -> None:
+        if name not in {i.name for i in world.scale_set.instances}:
+            return
+        instance = world.find(name)
+        if instance.domain.power is not Power.RUNNING:
+            return
+        world._change(
+            name,
+            lambda i: replace(i, domain=replace(i.domain, power=Power.STOPPED, reason="crashed")),
+        )
+        members = world.scale_set.upgrade.members if world.scale_set.upgrade else ()
+        moving = any(m.instance == name and m.state.is_moving for m in members)
+        if moving and instance.domain.generation == instance.generation:
+            world._fail(name, Rung.POWER_ON, "went off by itself (crashed)")
+
+    return change
+
+
+def kill_controller(world: World) -> None:
+    """Everything that was under way is forgotten; only what was written down counts."""
+    world.jobs.clear()
+
+
+# --- rules that hold in every turn ------------------------------
+
+
+def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
+    """Each rule is worked out again here, from the facts, in another way than the planner does."""
+    names = {i.name: i for i in scale_set.instances}
+    acted = [action.instance for action in answer.actions]
+    assert len(acted) == len(set(acted)), "more than one action for an instance"
+    assert set(acted) <= set(names), "an action names an instance that is not there"
+    assert not (answer.decisions and answer.actions), "decisions and actions together"
+    for hold in answer.holds:
+        assert hold.until is None or hold.until > now, "a hold that time has ended"
+    upgrade = scale_set.upgrade
+    members = {m.instance: m for m in upgrade.members} if upgrade else {}
+    moving = {name for name, m in members.items() if m.state.is_moving}
+    for action in answer.actions:
+        instance = names[action.instance]
+        if isinstance(action, DiscardGeneration):
+            assert action.generation != instance.generation, "the current disk is discarded"
+            assert instance.name not in moving, "a disk of a moving member is discarded"
+            assert instance.domain.generation != action.generation
+            assert instance.health.state is not HealthState.UNHEALTHY, "unproven, yet discards"
+            thrown = instance.find_generation(action.generation)
+            assert thrown is not None
+            assert action.generation < instance.generation or thrown.evidence_at is not None
+        if isinstance(action, Stop):
+            is_asked = instance.wanted is not Wanted.RUNNING or instance.restart_asked_at
+            is_dead = instance.domain.power is not Power.RUNNING
+            assert is_asked or is_dead or instance.name in moving, "stops what nobody asked for"
+            assert instance.current.prepared or is_asked, "stopped before the disk was ready"
+        if isinstance(action, Start):
+            assert instance.wanted is Wanted.RUNNING
+            assert instance.domain.generation == instance.generation
+        if isinstance(action, Prepare):
+            assert not instance.current.prepared
+        if isinstance(action, CollectEvidence):
+            assert members[action.instance].state is MemberState.IN_PROGRESS
+    _check_boots(scale_set, answer)
+    for decision in answer.decisions:
+        assert (
+            upgrade is None
+            or not upgrade.code.is_final
+            or not isinstance(decision, BeginBatch | MoveMember | EndUpgrade)
+        ), "a halted upgrade moves on"
+        if isinstance(decision, BeginBatch):
+            _check_batch(scale_set, decision, now)
+        if isinstance(decision, MoveMember):
+            _check_move(scale_set, decision, now)
+        if isinstance(decision, EndUpgrade) and not scale_set.is_deleting:
+            assert not moving, "ends while instances move"
+            assert decision.code is not UpgradeCode.COMPLETED or not any(
+                m.state is MemberState.PENDING for m in members.values()
+            )
+            assert (decision.error is not None) == (decision.code is UpgradeCode.FAULTED)
+
+
+def _check_boots(scale_set: ScaleSet, answer: Plan) -> None:
+    starting = [
+        a
+        for a in answer.actions
+        if isinstance(a, Start) and _find(scale_set, a.instance).domain.power is Power.STOPPED
+    ]
+    booting = [a for a in answer.actions if isinstance(a, AwaitReady)]
+    capacity = scale_set.capacity
+    if starting:
+        assert len(starting) + len(booting) <= capacity.boots_at_once, "too many boots at once"
+        each = scale_set.spec.size.memory + capacity.overhead_per_instance
+        assert len(starting) * each <= capacity.free_memory, "more memory than the host has"
+
+
+def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
+    upgrade = scale_set.upgrade
+    assert upgrade is not None
+    policy = upgrade.policy
+    counted = [i for i in scale_set.instances if i.wanted is Wanted.RUNNING]
+    share = len(counted) * policy.max_batch_instance_percent / 100
+    allowed = 1 if len(counted) <= 5 else max(1, int(share + 1e-9))
+    down = {i.name for i in counted if not _serves(scale_set, i)}
+    taken = set(batch.instances)
+    assert len(taken) == len(batch.instances) >= 1
+    assert len(taken) <= allowed, "the batch is larger than its share"
+    assert len(taken) == 1 or len(taken | down) <= allowed, "more down than the allowed share"
+    states = {m.instance: m.state for m in upgrade.members}
+    assert all(states[name] is MemberState.PENDING for name in taken), "twice in a batch"
+    assert all(_find(scale_set, n).wanted is Wanted.RUNNING for n in taken)
+    assert all(_find(scale_set, n).current.image_digest != upgrade.target_digest for n in taken)
+    assert not any(state.is_moving for state in states.values()), "two batches at once"
+    assert upgrade.cancel_asked_at is None, "a batch begins after the cancel"
+    if upgrade.batch_ended_at is not None:
+        assert now >= upgrade.batch_ended_at + policy.pause_time_between_batches
+    ill = [i for i in counted if _is_ill(i)]
+    assert len(ill) / len(counted) <= policy.max_unhealthy_instance_percent / 100 + 1e-9
+    failed = [name for name, state in states.items() if state.has_failed]
+    upgraded = [name for name, state in states.items() if state is MemberState.SUCCEEDED]
+    worst = policy.max_unhealthy_upgraded_instance_percent / 100 + 1e-9
+    if failed or upgraded:
+        now_ill = [n for n in upgraded if any(i.name == n and _is_ill(i) for i in counted)]
+        assert (len(failed) + len(now_ill)) / (len(failed) + len(upgraded)) <= worst, (
+            "goes on although too many of the upgraded are unhealthy"
+        )
+
+
+def _check_move(scale_set: ScaleSet, move: MoveMember, now: datetime) -> None:
+    upgrade = scale_set.upgrade
+    assert upgrade is not None
+    member = next(m for m in upgrade.members if m.instance == move.instance)
+    if move.state is MemberState.SKIPPED:
+        return
+    instance = next((i for i in scale_set.instances if i.name == move.instance), None)
+    if instance is None or instance.wanted is not Wanted.RUNNING:
+        assert move.state is MemberState.ROLLBACK_FAILED
+        return
+    if move.state is MemberState.SUCCEEDED:
+        assert instance.generation == member.to_generation
+        assert instance.current.image_digest == upgrade.target_digest
+        assert _serves(scale_set, instance)
+    if move.state is MemberState.ROLLED_BACK:
+        assert instance.generation == member.from_generation
+        assert instance.current.image_version == member.from_version
+        assert _serves(scale_set, instance)
+    if move.state in {MemberState.ROLLING_BACK, MemberState.FAILED}:
+        assert (move.state is MemberState.ROLLING_BACK) == upgrade.restores
+        assert instance.current.evidence_at is not None, "moved before the evidence was saved"
+        assert instance.find_generation(member.from_generation or 0), "the way back is gone"
+    has_given_up = move.state.has_failed and move.state is not MemberState.ROLLED_BACK
+    if has_given_up and instance.current.failure is None and member.settled_at:
+        late = now - member.settled_at >= upgrade.health_timeout
+        ended = [r for r in instance.current.extensions if not r.has_succeeded]
+        is_off = instance.domain.power is not Power.RUNNING
+        assert late or ended or is_off, "given up before its time was over"
+
+
+def _find(scale_set: ScaleSet, name: str) -> Instance:
+    return next(i for i in scale_set.instances if i.name == name)
+
+
+def _serves(scale_set: ScaleSet, instance: Instance) -> bool:
+    return is_through(scale_set, instance) and instance.health.state is HealthState.HEALTHY
+
+
+def _is_ill(instance: Instance) -> bool:
+    current = instance.current
+    if instance.domain.power is Power.STOPPED:
+        asked = instance.restart_asked_at
+        return current.started_at is not None and (asked is None or asked <= current.started_at)
+    return instance.is_settled and instance.health.state is HealthState.UNHEALTHY
