@@ -40,10 +40,14 @@ DPKG_OPTIONS = (
     "path-exclude=/usr/share/locale/*",
 )
 
+ENABLED_UNITS = (
+    "labctl-demo-app.service", "labctl-emulation.service", "systemd-networkd.service",
+)  # fmt: skip
+
 # Each would run during or soon after boot, for the sake of machines that live for years.
 DISABLED_UNITS = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
-    "e2scrub_reap.service", "systemd-pstore.service", "getty@tty1.service",
+    "e2scrub_reap.service", "systemd-pstore.service", "getty@tty1.service", "grub-common.service",
 )  # fmt: skip
 
 # Started by other units, so only a mask keeps them from running: file systems and modules that
@@ -73,6 +77,7 @@ GRUB_MODULES = ("biosdisk", "part_msdos", "ext2", "linux", "normal")
 class Version:
     """What makes one version of the image different from the next."""
 
+    name: str
     number: str
     build_id: str
     greeting: str
@@ -226,7 +231,7 @@ def settle(root: Path, root_id: str) -> None:
         mask = root / "etc/systemd/system-generators" / generator
         mask.parent.mkdir(exist_ok=True)
         mask.symlink_to("/dev/null")
-    in_root(root, "systemctl", "enable", "labctl-demo-app.service", "systemd-networkd.service")
+    in_root(root, "systemctl", "enable", *ENABLED_UNITS)
     for kernel in sorted((root / "usr/lib/modules").iterdir()):
         in_root(root, "mktirfs", "-o", f"/boot/initrd.img-{kernel.name}", kernel.name)
     in_root(
@@ -291,9 +296,10 @@ def write_boot_loader(root: Path, disk: Path) -> None:
 # --- version -------------------------------------------------------------------------------------
 
 
-def read_version(environment: Mapping[str, str]) -> Version:
+def read_version(name: str, environment: Mapping[str, str]) -> Version:
     """Read what the image builder asks for."""
     return Version(
+        name=name,
         number=environment["LABCTL_IMAGE_VERSION"],
         build_id=environment["LABCTL_BUILD_ID"],
         greeting=environment["LABCTL_GREETING"],
@@ -306,13 +312,15 @@ def write_version(disk: Path, version: Version, work: Path) -> None:
     """Put the version's small files into the file system; nothing is mounted."""
     files = {
         "/etc/labctl-image": (
+            f"IMAGE_NAME={version.name}\n"
             f"IMAGE_VERSION={version.number}\n"
             f"IMAGE_BUILD_ID={version.build_id}\n"
-            f"IMAGE_GREETING={version.greeting}\n"
+            f"IMAGE_GREETING={' '.join(version.greeting.splitlines())}\n"
+            f"IMAGE_FAULT={version.fault}\n"
         )
     }
     if version.demo_app:
-        files["/etc/labctl-demo-app"] = f"FAULT={version.fault}\n"
+        files["/etc/labctl-demo-app"] = "The service starts where this file is.\n"
     commands = []
     for number, (path, content) in enumerate(files.items()):
         (work / f"file-{number}").write_text(content, encoding="utf-8")
@@ -324,9 +332,9 @@ def write_version(disk: Path, version: Version, work: Path) -> None:
     run(["debugfs", "-w", "-f", "commands", inner], cwd=work, stdout=subprocess.DEVNULL)
 
 
-def build(suite: str) -> None:
+def build(name: str, suite: str) -> None:
     """Build the version that the environment asks for."""
-    version = read_version(os.environ)
+    version = read_version(name, os.environ)
     cache, work = Path(os.environ["LABCTL_CACHE"]), Path(os.environ["LABCTL_WORK"])
     cache.mkdir(parents=True, exist_ok=True)
     base = ensure_disk(suite, ensure_packages(suite, cache), cache, work)
@@ -340,13 +348,15 @@ def main() -> None:
     """Choose between the builder and its part that needs a user namespace."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("build").add_argument("suite")
+    whole = commands.add_parser("build")
+    for name in ("name", "suite"):
+        whole.add_argument(name)
     step = commands.add_parser("assemble")
     for name in ("packages", "disk", "work"):
         step.add_argument(name, type=Path)
     arguments = parser.parse_args()
     if arguments.command == "build":
-        build(arguments.suite)
+        build(arguments.name, arguments.suite)
     else:
         assemble(arguments.packages, arguments.disk, arguments.work)
 

@@ -12,6 +12,8 @@ from uuid import UUID
 
 from typing_extensions import override
 
+_OTHER_BREAKS = {"\x85", "\u2028", "\u2029"}  # line breaks to YAML 1.1, plain characters to others
+
 
 class Output(StrEnum):
     """How results are printed."""
@@ -190,6 +192,8 @@ def format_yaml(plain: object) -> str:
 
     def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
         style = "|" if "\n" in text else None
+        if _OTHER_BREAKS & set(text):
+            style = '"'  # the emitter folds these in any other style
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, represent_text)

@@ -22,7 +22,7 @@ Steps = tuple[Step, ...]
 
 
 def load_spec(path: Path) -> ScaleSetSpec:
-    """Load a spec from a file, or from stdin for `-`; the contents of files that it names are inlined.
+    """Load a spec from a file, or for `-` from stdin; files that it names are inlined.
 
     Raises InvalidError that lists every fault as `file:line:column: key: fault`.
     """

@@ -86,7 +86,7 @@ class Executor:
             case RunExtension():
                 self._guests.run_extension(view, instance, action, signal)
             case RerunCustomData():
-                self._guests.rerun_custom_data(view, instance)
+                self._guests.rerun_custom_data(view, instance, signal)
             case CollectEvidence():
                 collect_evidence(
                     self._lab,

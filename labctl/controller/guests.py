@@ -100,7 +100,7 @@ class Guests:
         with lab.database.write() as connection:
             save_extension_run(connection, instance.name, generation.number, run)
         reach("extension:recorded")
-        digest = hashlib.sha256(script).hexdigest()[:12]
+        digest = hashlib.sha256(f"{extension.name}\0".encode() + script).hexdigest()[:12]
         # A later run on the same disk, asked for by its user, must not find the earlier result.
         key = f"g{generation.number}-{digest}-{run.started_at:%Y%m%d%H%M%S%f}"
         result = run_extension(
@@ -109,6 +109,7 @@ class Guests:
             name=extension.name,
             script=script,
             timeout=extension.timeout,
+            check=signal.check,
         )
         reach("extension:ran")
         ended = replace(run, finished_at=now(), exit_code=result.exit_code, output=result.output)
@@ -132,18 +133,24 @@ class Guests:
             f"extension {extension.name!r} {how}: {_last_line(result.output)}",
         )
 
-    def rerun_custom_data(self, view: ScaleSet, instance: Instance) -> None:
+    def rerun_custom_data(self, view: ScaleSet, instance: Instance, signal: Signal) -> None:
         """Run the custom data once more on the same OS disk."""
-        connection = self._connect(view, instance, Signal())
-        result = rerun_custom_data(connection)
+        asked_at = instance.rerun_custom_data_asked_at or now()
+        result = rerun_custom_data(
+            self._connect(view, instance, signal),
+            # The key says which wish this is: a controller that dies does not make it two.
+            run_key=f"{asked_at:%Y%m%d%H%M%S%f}",
+            timeout=deadlines(self._lab, view.spec).custom_data,
+            check=signal.check,
+        )
         with self._lab.database.write() as transaction:
             change_instance(transaction, instance.name, rerun_custom_data_asked_at=None)
-        if result.exit_code == 0:
+        if result.has_succeeded:
             note(self._lab.database, view, instance, EventKind.RUNG, "custom data ran again")
         else:
             output = _last_line(result.stderr or result.stdout)
             fail(
-            self._lab.database,
+                self._lab.database,
                 view,
                 instance,
                 Rung.CUSTOM_DATA,

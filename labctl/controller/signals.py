@@ -2,6 +2,8 @@
 
 import threading
 
+from labctl.errors import LabError
+
 
 class Signal:
     """Tells a waiting action to stop: it is wanted no more, or it cannot succeed."""
@@ -18,6 +20,11 @@ class Signal:
         """What the action waits for cannot come."""
         self.message = message
         self.event.set()
+
+    def check(self) -> None:
+        """Raise LabError once waiting makes no sense any more."""
+        if self.event.is_set():
+            raise LabError(self.message or "waiting was cancelled")
 
     @property
     def is_cancelled(self) -> bool:

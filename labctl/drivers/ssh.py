@@ -26,6 +26,7 @@ _SLICE = 0.2  # seconds between two looks at whether to give up
 _HANDSHAKE = timedelta(seconds=60)  # key exchange and login of a busy emulated guest
 _GRACE = timedelta(seconds=5)  # from a command's deadline to the watchdog
 _KEEPALIVE = 15  # seconds
+_GONE_AFTER = 60_000  # milliseconds without an acknowledgement
 
 # Every failure here becomes a LabError; paramiko would print a traceback for each, too.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
@@ -288,6 +289,8 @@ def _connect_socket(
     opened: socket.socket, target: SshTarget, deadline: float, check: Check
 ) -> None:
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # With paramiko's keepalives: a peer that is gone without a word is noticed.
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _GONE_AFTER)
     opened.setblocking(False)  # noqa: FBT003 - the socket module's own signature
     with contextlib.suppress(BlockingIOError):
         opened.connect((target.host, target.port))

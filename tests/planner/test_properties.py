@@ -3,6 +3,7 @@
 There also every plan is compared with that of the same facts in another order.
 """
 
+import pytest
 from hypothesis import given
 
 from labctl.model.instance import Wanted
@@ -12,6 +13,7 @@ from tests.planner.scenarios import Scenario, make_world, scenarios
 from tests.planner.world import T0, World
 
 
+@pytest.mark.timeout(900)  # 500 examples under coverage on a busy host
 @given(scenarios)
 def test_every_run_keeps_the_rules_and_ends_well(scenario: Scenario):
     world = make_world(scenario).run(turns=3000)

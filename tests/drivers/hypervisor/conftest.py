@@ -3,8 +3,11 @@
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -119,3 +122,71 @@ def make_lab() -> Iterator[Callable[[str], Lab]]:
 @pytest.fixture
 def lab(make_lab: Callable[[str], Lab]) -> Lab:
     return make_lab(system_uri())
+
+
+class PrivateLibvirt:
+    """A libvirtd of its own, in mount and network namespaces of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        places = [f"{top}/libvirt" for top in ("/run", "/etc", "/var/lib", "/var/log")]
+        binds = []
+        for place in places:
+            mine = root / place.strip("/").replace("/", "-")
+            mine.mkdir(mode=0o755)
+            binds.append(f"mount --bind {mine} {place}")
+        script = " && ".join([*binds, "ip link set lo up", "echo ready", "exec sleep infinity"])
+        command = ["unshare", "--mount", "--net", "sh", "-c", script]
+        self._holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._holder.stdout is not None
+        assert self._holder.stdout.readline() == "ready\n"
+        self._logd = self._spawn("virtlogd")
+        self.daemon = self._spawn("libvirtd")
+
+    @property
+    def uri(self) -> str:
+        return f"qemu+unix:///system?socket={self.root}/run-libvirt/libvirt-sock"
+
+    def run(self, *command: str) -> str:
+        return subprocess.check_output([*self._enter(), *command], text=True)
+
+    def kill(self) -> None:
+        self.daemon.kill()
+        self.daemon.wait()
+
+    def start(self) -> None:
+        self.daemon = self._spawn("libvirtd")
+
+    def close(self) -> None:
+        for process in (self.daemon, self._logd):
+            process.terminate()
+            process.wait()
+        for pid_file in (self.root / "run-libvirt" / "network").glob("*.pid"):
+            os.kill(int(pid_file.read_text()), signal.SIGTERM)
+        self._holder.terminate()
+        self._holder.communicate()
+
+    def _enter(self) -> list[str]:
+        return ["nsenter", "--target", str(self._holder.pid), "--mount", "--net"]
+
+    def _spawn(self, program: str) -> subprocess.Popen[bytes]:
+        log = (self.root / f"{program}.log").open("ab")
+        command = [*self._enter(), program, "--pid-file", str(self.root / f"{program}.pid")]
+        with log:
+            return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+@pytest.fixture
+def private_libvirt() -> Iterator[PrivateLibvirt]:
+    root = Path(tempfile.mkdtemp(dir="/var/tmp"))
+    root.chmod(0o755)
+    libvirt = PrivateLibvirt(root)
+    try:
+        deadline = time.monotonic() + 20
+        while not (root / "run-libvirt" / "libvirt-sock").exists():
+            assert time.monotonic() < deadline, (root / "libvirtd.log").read_text()
+            threading.Event().wait(0.05)
+        yield libvirt
+    finally:
+        libvirt.close()
+        shutil.rmtree(root)

@@ -15,10 +15,10 @@ def load_settings(path):
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
-def answer(path, image, fault):
+def answer(path, image):
     """Return status line and body for a request of `path`."""
     if path == "/health":
-        if fault == "unhealthy":
+        if image["IMAGE_FAULT"] == "unhealthy":
             return "503 Service Unavailable", "unhealthy\n"
         return "200 OK", "ok\n"
     if path == "/version":
@@ -28,7 +28,7 @@ def answer(path, image, fault):
     return "404 Not Found", "not found\n"
 
 
-def serve(connection, image, fault):
+def serve(connection, image):
     """Answer one request and close."""
     connection.settimeout(PATIENCE_SECONDS)
     request = b""
@@ -39,7 +39,7 @@ def serve(connection, image, fault):
         request += chunk
     words = request.split(b"\r\n", 1)[0].split()
     path = words[1].decode("ascii", "replace") if len(words) > 1 else ""
-    status, text = answer(path, image, fault)
+    status, text = answer(path, image)
     body = text.encode()
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
@@ -51,13 +51,12 @@ def serve(connection, image, fault):
 def main():
     """Serve one request after the other until the service is stopped."""
     image = load_settings("/etc/labctl-image")
-    fault = load_settings("/etc/labctl-demo-app")["FAULT"]
     with socket.create_server(("", PORT), backlog=64) as listener:
         while True:
             connection, _ = listener.accept()
             with connection:
                 try:
-                    serve(connection, image, fault)
+                    serve(connection, image)
                 except OSError:
                     continue  # the client went away; the next one counts
 
