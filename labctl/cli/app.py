@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with root.make_context(PROGRAM, words) as context:
             root.invoke(context)
         sys.stdout.flush()
+    except KeyboardInterrupt as error:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # pressed again, it ends us at once
+        return exit_code_of(error, words)
     except BaseException as error:  # noqa: BLE001  the one place that turns failures into exit codes
         return exit_code_of(error, words)
     return 0

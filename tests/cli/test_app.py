@@ -1,12 +1,16 @@
 """The command line as a user meets it."""
 
+import fcntl
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import termios
+import threading
 
+import psutil
 import pytest
 
 from labctl import __version__
@@ -173,14 +177,18 @@ def test_ctrl_c_ends_a_command_with_a_word_on_how_to_go_on(tmp_path):
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Whoever starts the tests in the background may have them ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as program:
-        # A spec that never ends: once the pipe is full, the command is reading it.
+        # A spec that never ends: once the pipe is empty and the command sleeps, it waits for more.
         program.stdin.write("#" * 70_000)
         program.stdin.flush()
+        while _count_unread(program.stdin) or psutil.Process(program.pid).status() != "sleeping":
+            threading.Event().wait(0.02)
         program.send_signal(signal.SIGINT)
         error = program.stderr.read()
         assert program.wait(30) == ExitCode.INTERRUPTED
     assert "run the same command again to continue" in error
     assert "Traceback" not in error
+
+
+def _count_unread(pipe):
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)

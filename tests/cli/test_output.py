@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labctl.cli.output import (
@@ -145,11 +145,13 @@ _plain = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(_plain)
 def test_yaml_reads_back_as_it_was(value):
     assert yaml.safe_load(format_yaml(value)) == value
 
 
+@settings(deadline=None)
 @given(_plain)
 def test_everything_can_be_shown_as_a_table(value):
     print_document(value, Output.TABLE)

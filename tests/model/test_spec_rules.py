@@ -1,7 +1,7 @@
 """Rules across fields of the spec."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labctl.model.spec_rules import (
@@ -45,6 +45,7 @@ def test_a_long_chain_is_no_problem():
     assert find_order_faults(after) == []
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from("abcde"), st.lists(st.sampled_from("abcde"), max_size=3)))
 def test_an_order_has_faults_exactly_when_it_cannot_be_carried_out(after):
     done = set()

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labctl.errors import InvalidError
@@ -141,6 +141,7 @@ def test_errors_are_in_the_order_of_the_text_and_counted():
     assert error.hint == "mend it"
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ab:-[]{}&*!|>'\"#%@, \n\t?01.~<\\u", max_size=60))
 def test_no_text_breaks_the_parser(text):
     try:
@@ -160,6 +161,7 @@ _plain = st.recursive(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(_plain)
 def test_what_is_written_with_quotes_reads_back_as_it_was(value):
     text = yaml.safe_dump(value, default_style=None, sort_keys=False)
