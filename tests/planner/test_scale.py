@@ -1,0 +1,80 @@
+"""Scaling in and out."""
+
+from dataclasses import replace
+
+from labctl.model.instance import Wanted
+from labctl.model.plan import CreateInstance, Hold, RemoveInstance
+from labctl.planner import plan
+from tests.planner.world import (
+    T0,
+    make_generation,
+    make_instance,
+    make_set,
+    make_spec,
+    upgrading,
+)
+
+
+def decisions(capacity: int, *instances, **changes):
+    scale_set = make_set(capacity, instances=instances, spec=make_spec(capacity), **changes)
+    return plan(scale_set, T0).decisions
+
+
+def test_the_lowest_missing_ordinals_are_created():
+    reason = "capacity is 4, present are 2"
+    assert decisions(4, make_instance(0), make_instance(2)) == (
+        CreateInstance(ordinal=1, reason=reason),
+        CreateInstance(ordinal=3, reason=reason),
+    )
+
+
+def test_a_stopped_instance_counts_as_present():
+    assert decisions(1, make_instance(0, wanted=Wanted.STOPPED)) == ()
+
+
+def test_an_ordinal_that_is_being_deleted_is_waited_for():
+    leaving = make_instance(1, wanted=Wanted.DELETED)
+    scale_set = make_set(2, instances=[make_instance(0), leaving])
+    answer = plan(scale_set, T0)
+    assert answer.decisions == ()
+    assert answer.holds == (
+        Hold(subject="web", reason="web_1 is created again when its deletion is through"),
+    )
+
+
+def test_the_newest_leave_first():
+    reason = "capacity is 1, present are 3"
+    assert decisions(1, *(make_instance(n) for n in (2, 0, 1))) == (
+        RemoveInstance(instance="web_2", reason=reason),
+        RemoveInstance(instance="web_1", reason=reason),
+    )
+
+
+def test_those_that_never_got_ready_leave_before_the_newest():
+    never = make_generation(started_at=None, ready_at=None, extensions=())
+    reason = "capacity is 2, present are 3"
+    unready = make_instance(0, generations=(never,))
+    assert decisions(2, unready, make_instance(1), make_instance(2)) == (
+        RemoveInstance(instance="web_0", reason=reason),
+    )
+
+
+def test_one_in_the_middle_of_a_swap_has_been_ready_before():
+    new = make_generation(2, started_at=None, ready_at=None, extensions=())
+    swapping = make_instance(0, generation=2, generations=(make_generation(), new))
+    assert decisions(1, swapping, make_instance(1)) == (
+        RemoveInstance(instance="web_1", reason="capacity is 1, present are 2"),
+    )
+
+
+def test_deleting_the_scale_set_removes_all_and_cancels_its_upgrade():
+    scale_set = upgrading(make_set(2, is_deleting=True))
+    answer = plan(scale_set, T0)
+    assert [d.instance for d in answer.decisions] == ["web_0", "web_1"]
+    gone = replace(
+        scale_set,
+        instances=tuple(replace(i, wanted=Wanted.DELETED) for i in scale_set.instances),
+    )
+    assert [(d.code, d.reason) for d in plan(gone, T0).decisions] == [
+        ("Cancelled", "the scale set is being deleted")
+    ]
