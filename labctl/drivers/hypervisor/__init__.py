@@ -148,8 +148,7 @@ class Hypervisor:
             if power is Power.PAUSED:
                 domain.resume()
                 return True
-            if domain.isActive():  # panicked and preserved
-                domain.destroy()
+            _destroy(domain)  # panicked and preserved
             try:
                 domain.create()
             except libvirt.libvirtError as error:
@@ -201,8 +200,7 @@ class Hypervisor:
             if domain is None:
                 return False
             self._check_owner(domain, libvirt.VIR_DOMAIN_AFFECT_CURRENT)
-            if domain.isActive():
-                domain.destroy()
+            _destroy(domain)
             domain.undefineFlags(
                 libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
                 | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -276,14 +274,9 @@ class Hypervisor:
 
     def _cut_power(self, name: str, *, was_asked: bool) -> Stopped:
         def destroy(connection: libvirt.virConnect) -> Stopped:
-            domain = self._load_owned(connection, name)
-            try:
-                domain.destroy()
-            except libvirt.libvirtError:
-                if domain.isActive():
-                    raise
-                return Stopped.GRACEFUL if was_asked else Stopped.WAS_OFF
-            return Stopped.FORCED
+            if _destroy(self._load_owned(connection, name)):
+                return Stopped.FORCED
+            return Stopped.GRACEFUL if was_asked else Stopped.WAS_OFF
 
         return self._connection.call(f"cut the power of {name!r}", destroy)
 
@@ -320,6 +313,20 @@ def _find_tag(domain: libvirt.virDomain, scope: int) -> DomainTag | None:
             return None
         raise
     return read_domain_tag(text)
+
+
+def _destroy(domain: libvirt.virDomain) -> bool:
+    """Cut the power. False: it had ended, perhaps a moment ago."""
+    if not domain.isActive():
+        return False
+    try:
+        domain.destroy()
+    except libvirt.libvirtError:
+        # Also when libvirtd, just restarted, takes the domain up again: its QEMU is killed first.
+        if domain.isActive():
+            raise
+        return False
+    return True
 
 
 def _foreign(domain: libvirt.virDomain, why: str) -> RefusedError:

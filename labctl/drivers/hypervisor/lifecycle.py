@@ -107,6 +107,9 @@ def describe_state(state: int, reason: int) -> tuple[Power, str]:
     text = _REASONS.get(state, {}).get(reason, "")
     if state == libvirt.VIR_DOMAIN_SHUTOFF and reason == libvirt.VIR_DOMAIN_SHUTOFF_CRASHED:
         return Power.CRASHED, text
+    # Every start begins paused; whoever sees that must not resume it.
+    if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_STARTING_UP:
+        return Power.RUNNING, text
     return _POWER.get(state, Power.UNKNOWN), text
 
 

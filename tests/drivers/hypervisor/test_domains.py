@@ -27,6 +27,7 @@ from labctl.drivers.hypervisor import (
     PortTakenError,
     Stopped,
 )
+from labctl.drivers.hypervisor.lifecycle import describe_state
 from labctl.errors import HostError, NotFoundError, RefusedError
 from labctl.model.instance import Power
 
@@ -280,8 +281,15 @@ def test_two_threads_that_start_one_domain_agree(lab):
     with ThreadPoolExecutor(2) as pool:
         defined = [pool.submit(lab.hypervisor.ensure_defined, config) for _ in range(2)]
         assert any(task.result() for task in defined)
-        started = [pool.submit(lab.hypervisor.ensure_started, config.name) for _ in range(2)]
-        assert sorted(task.result() for task in started) == [False, True]
+        for _ in range(3):
+            started = [pool.submit(lab.hypervisor.ensure_started, config.name) for _ in range(2)]
+            assert sorted(task.result() for task in started) == [False, True]
+            lab.hypervisor.ensure_stopped(config.name, grace=NOW)
+
+
+def test_a_domain_that_is_starting_counts_as_running():
+    paused, starting_up = 3, 11  # VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_STARTING_UP
+    assert describe_state(paused, starting_up) == (Power.RUNNING, "starting up")
 
 
 def test_starting_what_is_not_defined_says_so(lab):
