@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from labctl import __version__
 from labctl.cli import context as run
-from labctl.cli.errors import EXIT_CODES, configure_logging, exit_code_of
+from labctl.cli.errors import EXIT_CODES, exit_code_of
 from labctl.cli.output import Output
 
 PROGRAM = "labctl"
@@ -221,7 +221,6 @@ def _take_output(value: Output | None) -> Output | None:
 
 def _take_verbose(value: bool) -> bool:
     run.set_verbose(value=value)
-    configure_logging(run.current_options())
     return value
 
 

@@ -77,11 +77,16 @@ def set_verbose(*, value: bool) -> None:
 
 
 def current_context() -> Context:
-    """Resolve the options of this run. Call it in the main thread, at the start of a command.
+    """Resolve the options of this run and start its log.
+
+    Call it in the main thread, at the start of a command.
 
     Raises InvalidError when the environment names no usable state directory.
     """
+    from labctl.cli.logs import start_log
+
     options = current_options()
+    start_log(verbose=options.verbose)
     return Context(
         settings=load_settings(state_dir=options.state_dir, uri=options.uri),
         output=options.output,

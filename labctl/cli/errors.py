@@ -1,7 +1,6 @@
 """Shows failures: three lines and an exit code; the log keeps what only developers need."""
 
 import json
-import logging
 import os
 import select
 import shlex
@@ -14,7 +13,7 @@ from pathlib import Path
 import typer
 from typer.exceptions import TyperException
 
-from labctl.cli.context import Options, current_options
+from labctl.cli.context import current_options
 from labctl.cli.output import Output
 from labctl.errors import ExitCode, LabError
 from labctl.settings import load_settings
@@ -80,20 +79,6 @@ def exit_code_of(error: BaseException, arguments: Sequence[str]) -> int:
             return CLOSED_PIPE
     _show_crash(error, arguments)
     return ExitCode.FAILED
-
-
-def configure_logging(options: Options) -> None:
-    """Send the story to stderr: for pipelines and with `-v`; on a terminal progress tells it."""
-    if options.verbose:
-        level = logging.DEBUG
-    else:
-        level = logging.WARNING if sys.stderr.isatty() else logging.INFO
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("labctl")
-    logger.handlers[:] = [handler]
-    logger.setLevel(level)
-    logger.propagate = False
 
 
 class _InterruptedError(LabError):
