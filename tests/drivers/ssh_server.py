@@ -21,11 +21,12 @@ def free_port():
 
 
 class SshServer:
-    """OpenSSH's or dropbear's server with one account: the user who runs the tests."""
+    """OpenSSH's server with one account: the user who runs the tests."""
 
-    def __init__(self, directory, kind="openssh"):
+    def __init__(self, directory, *, is_guest=False):
+        """A guest has a /run, a /var/lib/labctl and a /usr/local/sbin of its own; needs root."""
         self.directory = directory
-        self.kind = kind
+        self.is_guest = is_guest
         self.port = free_port()
         self.host_key = make_key_pair("host")
         settings = Settings(state_dir=directory / "state", uri="test:///default")
@@ -52,10 +53,23 @@ class SshServer:
             f"AuthorizedKeysFile {self.authorized}\nStrictModes no\nUsePAM no\n"
             "PasswordAuthentication no\nPermitRootLogin prohibit-password\n"
         )
-        self.process = subprocess.Popen(
-            ["/usr/sbin/sshd", "-D", "-f", config], start_new_session=True
-        )
+        command = ["/usr/sbin/sshd", "-D", "-f", config]
+        if self.is_guest:
+            mounts = "/run", "/var/lib/labctl", "/usr/local/sbin"
+            script = "".join(f"mkdir -p {m} && mount -t tmpfs tmpfs {m} && " for m in mounts)
+            script += 'mkdir /run/sshd && exec "$@"'
+            command = ["unshare", "-m", "sh", "-c", script, "-", *command]
+        self.process = subprocess.Popen(command, start_new_session=True)
         return self
+
+    def path(self, inside):
+        """A path in the guest, seen from here."""
+        return Path(f"/proc/{self.process.pid}/root") / inside.lstrip("/")
+
+    def hang_up(self):
+        """End the sessions, as a broken network does; the server stays."""
+        for pid in descendants(self.process.pid):
+            os.kill(pid, signal.SIGKILL)
 
     def stop(self):
         """End the server and every session."""
