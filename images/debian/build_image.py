@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Build a bootable Debian disk from packages: the part that the recipes debian-12 and debian-13 share."""
+"""Build a bootable Debian disk from packages: what debian-12 and debian-13 share."""
 
 # Two caches make a second version cheap: packages-<key>.tar (the unpacked packages; minutes) and
 # disk-<key>.raw (bootable, nothing version-specific inside; seconds). A version then only adds
 # three small files to a copy of the disk.
+
+# ruff: noqa: TID251, T201 - it runs alone, on hosts without labctl
 
 import argparse
 import hashlib
@@ -154,7 +156,12 @@ def package_sources(suite: str) -> list[str]:
 def apt_options() -> list[str]:
     """Return this machine's own settings for reaching its mirror (proxy, checks of dates)."""
     dump = output_of(["apt-config", "dump"])
-    wanted = ("Acquire::Check-Valid-Until", "Acquire::Check-Date", "Acquire::http", "Acquire::Retries")
+    wanted = (
+        "Acquire::Check-Valid-Until",
+        "Acquire::Check-Date",
+        "Acquire::http",
+        "Acquire::Retries",
+    )
     return [line for line in dump.splitlines() if line.startswith(wanted) and '""' not in line]
 
 
@@ -175,7 +182,7 @@ def ensure_packages(suite: str, cache: Path) -> Path:
                 "--architectures=amd64",
                 f"--keyring={KEYRING}",
                 f"--include={','.join(PACKAGES)}",
-                "--aptopt=APT::Install-Recommends \"false\"",
+                '--aptopt=APT::Install-Recommends "false"',
                 *(f"--aptopt={option}" for option in apt_options()),
                 *(f"--dpkgopt={option}" for option in DPKG_OPTIONS),
                 # These settings are about the building machine, not about the image.

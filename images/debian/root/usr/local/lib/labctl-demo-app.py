@@ -9,13 +9,13 @@ PATIENCE_SECONDS = 5.0
 LONGEST_REQUEST = 8192
 
 
-def load_settings(path):
+def load_settings(path: str) -> dict[str, str]:
     """Read a file of KEY=value lines."""
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
-def answer(path, image):
+def answer(path: str, image: dict[str, str]) -> tuple[str, str]:
     """Return status line and body for a request of `path`."""
     if path == "/health":
         if image["IMAGE_FAULT"] == "unhealthy":
@@ -28,7 +28,7 @@ def answer(path, image):
     return "404 Not Found", "not found\n"
 
 
-def serve(connection, image):
+def serve(connection: socket.socket, image: dict[str, str]) -> None:
     """Answer one request and close."""
     connection.settimeout(PATIENCE_SECONDS)
     request = b""
@@ -48,7 +48,7 @@ def serve(connection, image):
     connection.sendall(head.encode() + body)
 
 
-def main():
+def main() -> None:
     """Serve one request after the other until the service is stopped."""
     image = load_settings("/etc/labctl-image")
     with socket.create_server(("", PORT), backlog=64) as listener:
