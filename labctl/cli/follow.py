@@ -12,6 +12,7 @@ from labctl.controller.goal import Goal, Outcome
 from labctl.controller.lab import Lab, open_lab
 from labctl.controller.work import work_until
 from labctl.errors import LabError
+from labctl.model.event import EventKind
 from labctl.model.instance import Instance, Power, Wanted
 from labctl.model.plan import (
     Action,
@@ -81,6 +82,13 @@ def last_event(database: Database) -> int:
     """The id of the newest event."""
     with database.read() as connection:
         return find_last_event_id(connection)
+
+
+def has_worked(database: Database, since: int) -> bool:
+    """Was anything decided or done after that event? What was only looked at does not count."""
+    with database.read() as connection:
+        events = load_events(connection, after=since)
+    return any(event.kind not in {EventKind.HEALTH, EventKind.REQUEST} for event in events)
 
 
 @dataclass(slots=True)

@@ -34,7 +34,7 @@ def apply(
     deadline = parse_deadline(timeout)
     spec = load_spec(spec_file)
 
-    from labctl.cli.follow import follow, last_event, opened_lab
+    from labctl.cli.follow import follow, has_worked, last_event, opened_lab
     from labctl.controller.clock import now
     from labctl.controller.desired import apply_spec
     from labctl.controller.goal import converged
@@ -47,7 +47,7 @@ def apply(
         outcome = None
         if not no_wait:
             outcome = follow(context, lab, spec.name, converged, deadline=deadline, since=since)
-        worked = last_event(lab.database) > since
+        worked = has_worked(lab.database, since)
     if context.output is Output.TABLE:
         if not applied.changes and not worked:
             print(f"{spec.name}: nothing to change" + (f", {outcome.message}" if outcome else ""))

@@ -30,6 +30,7 @@ class _Watched:
     interval: timedelta
     needed: int  # equal answers in a row that change the verdict
     generation: int
+    stored: Health  # the verdict that was told last
     health: Health
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=KEPT_SAMPLES))
     streak: int = 0
@@ -65,6 +66,7 @@ class Prober:
                 interval=interval,
                 needed=needed,
                 generation=generation,
+                stored=known,
                 health=replace(known, state=HealthState.INITIALIZING, detail="not asked yet"),
             )
 
@@ -100,10 +102,13 @@ class Prober:
         changed: dict[str, Health] = {}
         for instance, watched in self._watched.items():
             if watched.asked is not None and watched.asked.done():
-                before = watched.health
                 self._take(watched, watched.asked.result(), now)
-                if (before.state, before.detail) != (watched.health.state, watched.health.detail):
-                    changed[instance] = watched.health
+                is_known = watched.health.state is HealthState.INITIALIZING or (
+                    watched.stored.state is watched.health.state
+                    and watched.stored.detail == watched.health.detail
+                )
+                if not is_known:
+                    watched.stored = changed[instance] = watched.health
             if watched.asked is None and (watched.due is None or watched.due <= now):
                 watched.asked = self._pool.submit(check, watched.target, timeout=_TIMEOUT)
                 watched.asked_at = now
@@ -121,10 +126,10 @@ class Prober:
         if watched.streak >= needed and (
             watched.health.state is not result.state or watched.health.detail != result.detail
         ):
-            same = watched.health.state is result.state
+            same = watched.stored.state is result.state
             watched.health = Health(
                 state=result.state,
-                since=watched.health.since if same else now,
+                since=watched.stored.since if same else now,
                 detail=result.detail,
             )
         healthy = watched.health.state is HealthState.HEALTHY and watched.streak >= needed

@@ -189,7 +189,7 @@ def _restore(connection: Connection, upgrade: Upgrade, name: str) -> None:
         health_detail="previous OS disk not started yet",
     )
     # It was ready before the swap; it must be so again after it, so the old marks do not count.
-    change_generation(connection, name, previous, ready_at=None)
+    change_generation(connection, name, previous, started_at=None, ready_at=None)
     save_failure(connection, name, previous, None)
 
 

@@ -122,6 +122,12 @@ class Swap:
             save_health(
                 connection, instance.name, Health(state=HealthState.UNKNOWN, detail="stopping")
             )
+            # From here on an instance that is off is off because of us. Written first: a
+            # controller that dies meanwhile must not leave what looks like a crash of the guest.
+            for generation in instance.generations:
+                change_generation(
+                    connection, instance.name, generation.number, started_at=None, ready_at=None
+                )
             if upgrade is not None and any(
                 m.instance == instance.name and m.state.is_moving and m.stopped_at is None
                 for m in upgrade.members

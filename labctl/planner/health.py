@@ -73,10 +73,17 @@ def _judge_source(situation: Situation) -> Verdict:
     return Verdict(state=health.state, reason=health.detail or health.state.value)
 
 
+def is_on_its_way(situation: Situation) -> bool:
+    """Is it still being provisioned or restarted? To replace its disk now would prove nothing."""
+    is_through = situation.instance.is_settled and find_next_extension(situation) is None
+    return judge(situation).state is HealthState.INITIALIZING and not is_through
+
+
 def is_restart_due(situation: Situation) -> bool:
     """Has its user asked for a restart since it was last switched on?"""
     asked, started = situation.instance.restart_asked_at, situation.current.started_at
-    return asked is not None and started is not None and asked > started
+    # Not recorded as started: its power-off for this very restart may be under way.
+    return asked is not None and (started is None or asked > started)
 
 
 def find_failure(situation: Situation) -> Failure | None:
