@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from labctl.model.instance import HealthState, Power
+from labctl.model.instance import Power
 from labctl.model.plan import ScaleSet
 from labctl.model.upgrade import UpgradeErrorCode
-from labctl.planner.health import judge
+from labctl.planner.health import is_on_its_way, judge
 from labctl.planner.limits import find_unhealthy_set
 from labctl.planner.situation import survey
 
@@ -28,7 +28,7 @@ def admit_upgrade(
     name = scale_set.name
     if scale_set.is_deleting:
         return Refusal(
-            message=f"{name!r} is being deleted", hint=f"to have it again, delete {name!r} first"
+            message=f"{name!r} is being deleted", hint=f"finish it with: labctl delete {name}"
         )
     if scale_set.upgrade is not None and not scale_set.upgrade.code.is_final:
         running = scale_set.upgrade
@@ -56,11 +56,10 @@ def admit_upgrade(
             code=UpgradeErrorCode.UNHEALTHY_BEFORE,
         )
     for situation in situations:
-        verdict = judge(situation)
-        is_up = situation.instance.is_settled
-        if verdict.state is HealthState.INITIALIZING and not is_up:
+        if is_on_its_way(situation):
             return Refusal(
-                message=f"{situation.instance.name} is not provisioned yet: {verdict.reason}",
+                message=f"{situation.instance.name} is not provisioned yet: "
+                f"{judge(situation).reason}",
                 hint="finish it with: labctl apply",
             )
     return None

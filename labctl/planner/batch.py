@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from labctl.model.instance import HealthState
 from labctl.model.spec import RollingUpgradePolicy
 from labctl.model.upgrade import MemberState, Upgrade
-from labctl.planner.health import Verdict, find_next_extension, judge
+from labctl.planner.health import Verdict, is_on_its_way, judge
 from labctl.planner.situation import Situation
 
 _SMALL = 5  # scale sets up to this size are upgraded one by one
@@ -50,7 +49,7 @@ def choose_batch(situations: Sequence[Situation], upgrade: Upgrade) -> Choice:
             skipped.append((situation, "stopped by its user"))
         elif situation.current.image_digest == upgrade.target_digest:
             skipped.append((situation, f"runs {situation.current.image_version} already"))
-        elif _is_on_its_way(situation, verdicts[name]):
+        elif is_on_its_way(situation):
             waiting.append(situation)
         elif batch and (len(batch) == limit or len(down | {name}) > limit):
             break
@@ -67,9 +66,3 @@ def _sort_pending(
     if policy.prioritize_unhealthy_instances:
         pending.sort(key=lambda s: not verdicts[s.instance.name].is_unhealthy)
     return pending
-
-
-def _is_on_its_way(situation: Situation, verdict: Verdict) -> bool:
-    """Is it still being provisioned or restarted? Replacing its disk now would prove nothing."""
-    is_through = situation.instance.is_settled and find_next_extension(situation) is None
-    return verdict.state is HealthState.INITIALIZING and not is_through

@@ -61,9 +61,11 @@ def _find_step_of_off(situation: Situation) -> Action:
         return Stop(instance=name, reason=f"crashed ({domain.reason}); off, then on again")
     if domain.is_stale:
         return Define(instance=name, generation=current.number, reason="its model has changed")
-    if is_restart_due(situation):
+    if situation.is_moving:
+        reason = situation.errand
+    elif is_restart_due(situation):
         reason = "its user asked for a restart"
-    elif current.started_at is None or situation.is_moving:
+    elif current.started_at is None:
         reason = situation.errand
     else:
         reason = f"found off ({domain.reason or 'no reason given'}), though it should run"

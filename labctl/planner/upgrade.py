@@ -84,15 +84,13 @@ def _plan_moving(upgrade: Upgrade, moving: Sequence[Situation], now: datetime) -
     actions: list[Action] = []
     holds: list[Hold] = []
     for situation in moving:
-        match _judge_moving(upgrade, situation, now):
-            case MoveMember() as move:
-                decisions.append(move)
-            case CollectEvidence() as evidence:
-                actions.append(evidence)
-            case Hold() as hold:
-                holds.append(hold)
-            case None:
-                pass  # its next step is the instance's own
+        step = _judge_moving(upgrade, situation, now)
+        if isinstance(step, MoveMember):
+            decisions.append(step)
+        elif isinstance(step, CollectEvidence):
+            actions.append(step)
+        elif step is not None:  # None: its next step is the instance's own
+            holds.append(step)
     return Plan(decisions=tuple(decisions), actions=tuple(actions), holds=tuple(holds))
 
 

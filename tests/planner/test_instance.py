@@ -128,8 +128,12 @@ def test_nothing_is_left_to_do_on_a_healthy_instance():
         ),
         ({"restart_asked_at": T0 - 2 * HOUR}, None),
         (
-            {"generations": (NEVER,), "restart_asked_at": T0},
+            {"generations": (NEVER,)},
             Start(instance="web_0", generation=1, reason="runs, but its start is not recorded"),
+        ),
+        (
+            {"generations": (NEVER,), "restart_asked_at": T0},
+            Stop(instance="web_0", reason="its user asked for a restart"),
         ),
         (
             {"generations": (make_generation(ready_at=None),)},

@@ -1,0 +1,94 @@
+"""What an upgrade would do."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from labctl.model.instance import Wanted
+from labctl.model.spec import Extension
+from labctl.model.upgrade import MemberState, UpgradeCode
+from labctl.planner import Preview, PreviewBatch, preview
+from tests.planner.world import (
+    NEW,
+    OLD,
+    T0,
+    World,
+    digest,
+    make_generation,
+    make_instance,
+    make_policy,
+    make_set,
+    make_spec,
+    upgrading,
+)
+
+
+def foresee(scale_set, version: str = NEW) -> Preview:
+    return preview(scale_set, target_version=version, target_digest=digest(version), now=T0)
+
+
+def test_it_names_every_batch_with_its_pause():
+    policy = make_policy(pause_time_between_batches=timedelta(minutes=2))
+    scale_set = make_set(2, spec=make_spec(2, upgrade_policy=policy))
+    assert foresee(scale_set) == Preview(
+        batches=(
+            PreviewBatch(
+                number=1,
+                instances=("web_0",),
+                reason="batch 1 of 2 to 1.1.0: at most 1 of 2 at once",
+                after_pause=timedelta(0),
+            ),
+            PreviewBatch(
+                number=2,
+                instances=("web_1",),
+                reason="batch 2 of 2 to 1.1.0: at most 1 of 2 at once",
+                after_pause=timedelta(minutes=2),
+            ),
+        ),
+        ending="Completed: no instance is left to upgrade",
+    )
+
+
+def test_it_says_who_is_not_affected():
+    instances = [
+        make_instance(0, generations=(make_generation(version=NEW),)),
+        make_instance(1, wanted=Wanted.STOPPED),
+        make_instance(2),
+    ]
+    found = foresee(make_set(3, instances=instances))
+    assert found.skipped == (("web_0", "runs 1.1.0 already"), ("web_1", "stopped by its user"))
+    assert [b.instances for b in found.batches] == [("web_2",)]
+
+
+def test_it_says_why_an_upgrade_would_not_start():
+    found = foresee(make_set(3), OLD)
+    assert found.refusal is not None
+    assert found.batches == ()
+
+
+def test_it_ends_with_what_it_would_wait_for_without_end():
+    """Specs with such extensions are refused; the preview must end all the same."""
+    scale_set = make_set(1)
+    ghost = Extension(name="app", script="true", provision_after_extensions=("ghost",))
+    spec = scale_set.spec.model_copy(update={"extensions": (ghost,)})
+    found = foresee(
+        replace(scale_set, spec=spec, models={1: scale_set.spec, 2: spec}, model_revision=2)
+    )
+    assert [b.instances for b in found.batches] == [("web_0",)]
+    assert found.ending == ""
+    assert [h.subject for h in found.stuck] == ["web_0"]
+
+
+def test_it_foresees_the_batches_that_then_happen():
+    for count in (1, 5, 6, 20, 33):
+        scale_set = make_set(count)
+        foreseen = [batch.instances for batch in foresee(scale_set).batches]
+        world = World(scale_set=upgrading(scale_set)).run()
+        assert world.batches == foreseen
+        upgrade = world.scale_set.upgrade
+        assert upgrade is not None
+        assert upgrade.code is UpgradeCode.COMPLETED
+        assert {m.state for m in upgrade.members} == {MemberState.SUCCEEDED}
+
+
+def test_a_thousand_instances_are_foreseen_in_no_time():
+    assert [len(b.instances) for b in foresee(make_set(1000)).batches] == [200] * 5
