@@ -13,8 +13,9 @@ METADATA_NAMESPACE = "https://labctl.dev/domain/1"
 _QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 _MIB = 2**20
 _SERIAL_MAX = 20
-# QEMU reserves 1 GiB for translated code unless told otherwise; a booted Debian uses about 40 MiB.
-_TRANSLATION_CACHE_MIB = 64
+# QEMU takes up to 1 GiB for translated code unless told otherwise. A kernel and busybox fill
+# 47 MiB; when the cache is full it is emptied, which costs time and loses nothing.
+_TRANSLATION_CACHE_MIB = 128
 # libvirt fills the root bus from slot 1 upwards and does not know of this device.
 _USER_NIC_SLOT = "0x1c"
 
