@@ -47,7 +47,7 @@ def delete(
 ) -> None:
     """Delete a data disk whose instance is gone. There is no way back."""
     from labctl.cli.follow import opened_store
-    from labctl.cli.scaleset import confirm
+    from labctl.cli.wishes import confirm
     from labctl.drivers.disks import DataDeletionConsent, DataDisk, destroy_data_disk
     from labctl.store.data_disks import load_data_disks, remove_data_disk
     from labctl.store.instances import load_instances

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from labctl.cli.context import Context, open_store
+from labctl.cli.describe import describe_action, describe_health
 from labctl.cli.progress import Progress, StatusRow, open_progress
 from labctl.controller.clock import now
 from labctl.controller.goal import Goal, Outcome
@@ -13,23 +14,11 @@ from labctl.controller.lab import Lab, open_lab
 from labctl.controller.work import work_until
 from labctl.errors import LabError
 from labctl.model.event import EventKind
-from labctl.model.instance import Instance, Power, Wanted
 from labctl.model.plan import (
     Action,
-    AwaitReady,
-    CollectEvidence,
-    Define,
-    DeleteInstance,
-    DiscardGeneration,
     Plan,
-    Prepare,
-    RerunCustomData,
-    RunExtension,
     ScaleSet,
-    Start,
-    Stop,
 )
-from labctl.planner import judge_health
 from labctl.store.database import Database
 from labctl.store.events import find_last_event_id, load_events
 
@@ -140,35 +129,3 @@ class _Teller:
         for event in events:
             self.progress.event(event.at, event.subject, event.kind.value, event.message)
             self.last = event.id
-
-
-def describe_health(instance: Instance, scale_set: ScaleSet) -> str:
-    """One word for a table."""
-    if instance.wanted is not Wanted.RUNNING and instance.domain.power is Power.STOPPED:
-        return "-"
-    return judge_health(instance, scale_set).state.value
-
-
-def describe_action(action: Action) -> str:
-    """What is being done, as a person says it."""
-    match action:
-        case Prepare():
-            return f"preparing OS disk {action.generation}"
-        case Stop():
-            return f"shutting down: {action.reason}"
-        case Define():
-            return f"switching to OS disk {action.generation}"
-        case Start():
-            return "powering on"
-        case AwaitReady():
-            return "booting, waiting for SSH and custom data"
-        case RunExtension():
-            return f"running extension {action.extension!r}"
-        case RerunCustomData():
-            return "running custom data again"
-        case CollectEvidence():
-            return "saving evidence of the failure"
-        case DiscardGeneration():
-            return f"throwing OS disk {action.generation} away"
-        case DeleteInstance():
-            return "deleting"

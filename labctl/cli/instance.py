@@ -7,7 +7,7 @@ import typer
 
 from labctl.cli.context import Context, current_context
 from labctl.cli.output import Output, print_document, print_rows
-from labctl.cli.scaleset import Deadline, parse_deadline
+from labctl.cli.wishes import Deadline, parse_deadline
 from labctl.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -15,20 +15,17 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from labctl.controller.lab import Lab
-    from labctl.model.instance import Instance, Wanted
-    from labctl.model.plan import Plan, ScaleSet
+    from labctl.model.instance import Wanted
 
 Name = Annotated[str, typer.Argument(metavar="INSTANCE", help="For example web_3.")]
 Names = Annotated[list[str], typer.Argument(metavar="INSTANCE...", help="For example web_3.")]
-
-INSTANCE_COLUMNS = ["name", "imageVersion", "osDisk", "power", "health", "ssh", "doing"]
 
 
 def list_(
     scale_set: Annotated[str | None, typer.Argument(metavar="[SCALE_SET]")] = None,
 ) -> None:
     """List instances as they are now."""
+    from labctl.cli.describe import INSTANCE_COLUMNS, describe_instance
     from labctl.cli.follow import opened_lab
     from labctl.controller.work import look_once
     from labctl.store.scale_sets import get_scale_set, load_scale_sets
@@ -52,6 +49,7 @@ def list_(
 
 def show(name: Name) -> None:
     """Show one instance with its OS disks, extensions and data disks."""
+    from labctl.cli.describe import describe_instance
     from labctl.cli.follow import opened_lab
     from labctl.controller.build import console_log
     from labctl.controller.work import look_once
@@ -194,39 +192,10 @@ def logs(
         print_document({"instance": name, "path": path, "lines": shown}, context.output)
 
 
-def describe_instance(
-    lab: "Lab", view: "ScaleSet", plan: "Plan", instance: "Instance"
-) -> dict[str, object]:
-    """One row for tables and JSON."""
-    from labctl.cli.follow import describe_action, describe_health
-    from labctl.controller.build import ssh_target
-    from labctl.store.instances import load_identity
-
-    with lab.database.read() as connection:
-        identity = load_identity(connection, instance.name)
-    target = ssh_target(lab, identity)
-    doing = [describe_action(action) for action in plan.actions if action.instance == instance.name]
-    doing += [hold.reason for hold in plan.holds if hold.subject == instance.name]
-    return {
-        "name": instance.name,
-        "imageVersion": instance.current.image_version,
-        "osDisk": instance.generation,
-        "power": instance.domain.power.value,
-        "health": describe_health(instance, view),
-        "healthDetail": instance.health.detail,
-        "ssh": f"{target.host}:{target.port}",
-        "wanted": instance.wanted.value,
-        "modelRevision": instance.current.model_revision,
-        "latestModelApplied": instance.current.model_revision == view.model_revision,
-        "uuid": str(identity.uuid),
-        "mac": identity.mac,
-        "doing": "; ".join(doing),
-    }
-
-
 def _change_power(names: list[str], wanted: "Wanted", timeout: str | None) -> None:
     from labctl.controller.clock import now
     from labctl.controller.desired import set_wanted
+
     context = current_context()
     _work(
         context, names, timeout, lambda connection: set_wanted(connection, names, wanted, now=now())

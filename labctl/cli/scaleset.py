@@ -1,6 +1,5 @@
 """The commands for whole scale sets."""
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -8,16 +7,8 @@ import typer
 
 from labctl.cli.context import current_context
 from labctl.cli.output import Column, Output, print_document, print_rows
+from labctl.cli.wishes import Deadline, Name, NoWait, confirm, parse_deadline
 from labctl.errors import InvalidError
-
-Name = Annotated[str, typer.Argument(metavar="SCALE_SET", help="The scale set.")]
-Deadline = Annotated[
-    str | None,
-    typer.Option("--timeout", metavar="TIME", help='Give up waiting after, for example, "30m".'),
-]
-NoWait = Annotated[
-    bool, typer.Option("--no-wait", help="Only record the wish; the next command does the work.")
-]
 
 
 def apply(
@@ -82,8 +73,8 @@ def get(name: Name) -> None:
 
 def show(name: Name) -> None:
     """Show a scale set with its instances, as they are now."""
+    from labctl.cli.describe import INSTANCE_COLUMNS, describe_instance
     from labctl.cli.follow import opened_lab
-    from labctl.cli.instance import INSTANCE_COLUMNS, describe_instance
     from labctl.controller.work import look_once
 
     context = current_context()
@@ -304,30 +295,6 @@ def why(
     print("\nrecent events:")
     for event in recent:
         print(f"  {event.at:%Y-%m-%dT%H:%M:%SZ}  {event.kind.value:<8}  {event.message}")
-
-
-def parse_deadline(text: str | None) -> timedelta | None:
-    """Read the value of --timeout."""
-    if text is None:
-        return None
-    from labctl.model.quantity import parse_duration
-
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise InvalidError(f"--timeout {text!r} {error}") from error
-
-
-def confirm(question: str, *, yes: bool) -> None:
-    """Ask, unless `--yes` was given. Raises InvalidError where nobody can answer."""
-    import sys
-
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise InvalidError(f"{question} nobody can answer here", hint="give --yes")
-    if not typer.confirm(question):
-        raise typer.Abort
 
 
 def _say(output: Output, name: str, message: str, *, changed: bool) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from labctl.cli.context import Context, current_context
 from labctl.cli.output import Column, Output, format_span, print_document, print_rows
-from labctl.cli.scaleset import Deadline, Name, NoWait, parse_deadline
+from labctl.cli.wishes import Deadline, Name, NoWait, parse_deadline
 from labctl.errors import NotFoundError
 
 if TYPE_CHECKING:

@@ -1,0 +1,86 @@
+"""Facts in the words of tables: instances, actions, health."""
+
+from typing import assert_never
+
+from labctl.controller.build import ssh_target
+from labctl.controller.lab import Lab
+from labctl.model.instance import Instance, Power, Wanted
+from labctl.model.plan import (
+    Action,
+    AwaitReady,
+    CollectEvidence,
+    Define,
+    DeleteInstance,
+    DiscardGeneration,
+    Plan,
+    Prepare,
+    RerunCustomData,
+    RunExtension,
+    ScaleSet,
+    Start,
+    Stop,
+)
+from labctl.planner import judge_health
+from labctl.store.instances import load_identity
+
+INSTANCE_COLUMNS = ["name", "imageVersion", "osDisk", "power", "health", "ssh", "doing"]
+
+
+def describe_instance(
+    lab: Lab, view: ScaleSet, plan: Plan, instance: Instance
+) -> dict[str, object]:
+    """One row for tables and JSON."""
+    with lab.database.read() as connection:
+        identity = load_identity(connection, instance.name)
+    target = ssh_target(lab, identity)
+    doing = [describe_action(action) for action in plan.actions if action.instance == instance.name]
+    doing += [hold.reason for hold in plan.holds if hold.subject == instance.name]
+    return {
+        "name": instance.name,
+        "imageVersion": instance.current.image_version,
+        "osDisk": instance.generation,
+        "power": instance.domain.power.value,
+        "health": describe_health(instance, view),
+        "healthDetail": instance.health.detail,
+        "ssh": f"{target.host}:{target.port}",
+        "wanted": instance.wanted.value,
+        "modelRevision": instance.current.model_revision,
+        "latestModelApplied": instance.current.model_revision == view.model_revision,
+        "uuid": str(identity.uuid),
+        "mac": identity.mac,
+        "doing": "; ".join(doing),
+    }
+
+
+def describe_health(instance: Instance, scale_set: ScaleSet) -> str:
+    """One word for a table."""
+    if instance.wanted is not Wanted.RUNNING and instance.domain.power is Power.STOPPED:
+        return "-"
+    return judge_health(instance, scale_set).state.value
+
+
+def describe_action(action: Action) -> str:
+    """What is being done, as a person says it."""
+    match action:
+        case Prepare():
+            return f"preparing OS disk {action.generation}"
+        case Stop():
+            return f"shutting down: {action.reason}"
+        case Define():
+            return f"switching to OS disk {action.generation}"
+        case Start():
+            return "powering on"
+        case AwaitReady():
+            return "booting, waiting for SSH and custom data"
+        case RunExtension():
+            return f"running extension {action.extension!r}"
+        case RerunCustomData():
+            return "running custom data again"
+        case CollectEvidence():
+            return "saving evidence of the failure"
+        case DiscardGeneration():
+            return f"throwing OS disk {action.generation} away"
+        case DeleteInstance():
+            return "deleting"
+        case _:
+            assert_never(action)
