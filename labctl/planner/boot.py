@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from labctl.model.instance import Power
 from labctl.model.plan import Action, AwaitReady, Define, Hold, HostCapacity, Prepare, Start, Stop
-from labctl.planner.situation import Situation
+from labctl.planner.situation import Situation, has_served
 
 MIB = 2**20
 
@@ -65,7 +65,7 @@ def _is_booting(situation: Situation, step: Step) -> bool:
 
 def _is_returning(situation: Situation, step: Step) -> bool:
     is_off = situation.instance.domain.power in {Power.STOPPED, Power.CRASHED}
-    return is_off and situation.has_served and isinstance(step, Prepare | Define | Start)
+    return is_off and has_served(situation.instance) and isinstance(step, Prepare | Define | Start)
 
 
 def _is_leaving(situation: Situation, step: Step) -> bool:
@@ -74,7 +74,9 @@ def _is_leaving(situation: Situation, step: Step) -> bool:
 
 
 def _is_new(situation: Situation, step: Step) -> bool:
-    return isinstance(step, Start) and not situation.has_served and not situation.is_powered
+    return (
+        isinstance(step, Start) and not has_served(situation.instance) and not situation.is_powered
+    )
 
 
 def _memory(situation: Situation, capacity: HostCapacity) -> int:

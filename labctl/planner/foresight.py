@@ -87,13 +87,8 @@ def apply(instance: Instance, action: Action, now: datetime) -> Instance | None:
         case Prepare():
             return change_current(instance, lambda g: replace(g, prepared=True))
         case Stop():
-            off = DomainFacts(
-                generation=domain.generation,
-                power=Power.STOPPED,
-                reason="shutdown",
-                is_stale=domain.is_stale,
-            )
-            return replace(instance, domain=off)
+            off = replace(domain, power=Power.STOPPED, reason="shutdown")
+            return replace(mark_stopping(instance), domain=off)
         case Define():
             defined = DomainFacts(generation=action.generation, power=Power.STOPPED)
             return replace(instance, domain=defined)
@@ -119,6 +114,12 @@ def apply(instance: Instance, action: Action, now: datetime) -> Instance | None:
             return None
         case _:
             assert_never(action)
+
+
+def mark_stopping(instance: Instance) -> Instance:
+    """What is written before a stop: from then on, being off is no crash."""
+    cleared = tuple(replace(g, started_at=None, ready_at=None) for g in instance.generations)
+    return replace(instance, generations=cleared, health=NOT_CHECKED)
 
 
 def settle_member(scale_set: ScaleSet, instance: str, now: datetime) -> ScaleSet:
@@ -256,7 +257,7 @@ def _restore(instance: Instance, upgrade: Upgrade | None) -> Instance:
     assert previous is not None  # noqa: S101 - set when the batch began
     # It was ready before the swap and must be so again after it; old marks do not count.
     restored = _change_generation(
-        instance, previous, lambda g: replace(g, ready_at=None, failure=None)
+        instance, previous, lambda g: replace(g, started_at=None, ready_at=None, failure=None)
     )
     return replace(restored, generation=previous, health=NOT_CHECKED)
 

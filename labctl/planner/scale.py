@@ -2,6 +2,7 @@
 
 from labctl.model.instance import Instance, Wanted
 from labctl.model.plan import CreateInstance, Decision, Hold, Plan, RemoveInstance, ScaleSet
+from labctl.planner.situation import has_served
 
 
 def plan_scaling(scale_set: ScaleSet) -> Plan:
@@ -24,8 +25,7 @@ def _remove(instances: list[Instance], reason: str) -> tuple[Decision, ...]:
 
 def _scale_in_order(instance: Instance) -> tuple[bool, int]:
     """Those that never got ready first: nobody misses them. Then the newest first."""
-    was_ready = instance.generation > 1 or instance.current.ready_at is not None
-    return was_ready, -instance.ordinal
+    return has_served(instance), -instance.ordinal
 
 
 def _plan_scale_out(scale_set: ScaleSet, kept: list[Instance], reason: str) -> Plan:

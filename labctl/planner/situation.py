@@ -38,11 +38,6 @@ class Situation:
         return self.instance.domain.power in {Power.RUNNING, Power.PAUSED, Power.CRASHED}
 
     @property
-    def has_served(self) -> bool:
-        """Has it been switched on before, on any OS disk?"""
-        return any(g.started_at is not None for g in self.instance.generations)
-
-    @property
     def tried_at(self) -> datetime | None:
         """When the present attempt began; failures from before it are history."""
         moments = [
@@ -81,4 +76,20 @@ def survey(scale_set: ScaleSet) -> tuple[Situation, ...]:
             member=members.get(instance.name),
         )
         for instance in sorted(scale_set.instances, key=lambda i: i.ordinal)
+    )
+
+
+def has_served(instance: Instance) -> bool:
+    """Has it been ready before, on any OS disk?
+
+    A stop clears `started_at` and `ready_at`, so what only an instance that was ready can have
+    counts too: a later disk, extension runs, a wish of its user to stop or restart it.
+    """
+    return (
+        instance.generation > 1
+        or len(instance.generations) > 1
+        or instance.current.ready_at is not None
+        or bool(instance.current.extensions)
+        or instance.restart_asked_at is not None
+        or instance.wanted is Wanted.STOPPED
     )

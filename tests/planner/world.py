@@ -49,7 +49,13 @@ from labctl.model.upgrade import MemberState, StartedBy, Upgrade, UpgradeCode
 from labctl.planner import make_members
 from labctl.planner import plan as real_plan
 from labctl.planner.foresight import apply as apply_action
-from labctl.planner.foresight import change_current, change_instance, record, settle_member
+from labctl.planner.foresight import (
+    change_current,
+    change_instance,
+    mark_stopping,
+    record,
+    settle_member,
+)
 
 T0 = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 MIB = 2**20
@@ -238,8 +244,8 @@ class World:
             if isinstance(action, Stop):
                 self.stops.append(action.instance)
             seconds = self.script.seconds[type(action).__name__]
-            if isinstance(action, Start):  # started_at is an intent, written before the power-on
-                self._apply(action)
+            if isinstance(action, Stop):  # written before the power-off
+                self._change(action.instance, mark_stopping)
             self.jobs[action.instance] = (self.now + timedelta(seconds=seconds), action)
         for hold in answer.holds:
             text = re.sub(r"\d+ s of", "N s of", hold.reason)
@@ -292,8 +298,6 @@ class World:
         instance = self.find(action.instance)
         key = (instance.name, instance.current.image_version, instance.generation)
         match action:
-            case Start():
-                return  # its facts were written when it began
             case AwaitReady() if instance.domain.power is not Power.RUNNING:
                 return  # it went off meanwhile
             case AwaitReady() if not self.script.boots(*key):
@@ -444,14 +448,23 @@ def die(name: str) -> Callable[[World], None]:
         )
         members = world.scale_set.upgrade.members if world.scale_set.upgrade else ()
         moving = any(m.instance == name and m.state.is_moving for m in members)
-        if moving and instance.domain.generation == instance.generation:
+        is_on_it = instance.domain.generation == instance.generation
+        if moving and is_on_it and instance.current.started_at is not None:
             world._fail(name, Rung.POWER_ON, "went off by itself (crashed)")
 
     return change
 
 
 def kill_controller(world: World) -> None:
-    """Everything that was under way is forgotten; only what was written down counts."""
+    """What was under way is forgotten; power-ons have happened, but were not written down."""
+    for _, action in world.jobs.values():
+        if isinstance(action, Start) and action.instance in {
+            i.name for i in world.scale_set.instances
+        }:
+            world._change(
+                action.instance,
+                lambda i: replace(i, domain=replace(i.domain, power=Power.RUNNING)),
+            )
     world.jobs.clear()
 
 
