@@ -169,6 +169,7 @@ class SerialLog:
     def poll(self) -> list[Finding]:
         """Read what was added; return the new findings, oldest first."""
         found: list[Finding] = []
+        before = self._rest
         while data := self._read():
             *complete, self._rest = (self._rest + data).split(b"\n")
             self._rest = self._rest[-_LINE_LIMIT:]
@@ -178,8 +179,8 @@ class SerialLog:
                 if not self._reported_rest:
                     found += _find(line)
                 self._reported_rest = False
-        # A prompt ends without a newline.
-        if self._rest and not self._reported_rest:
+        # A prompt ends without a newline: a line that did not grow since the last look may be one.
+        if self._rest and self._rest == before and not self._reported_rest:
             at_prompt = [finding for finding in _find(_decode(self._rest)) if finding.is_fatal]
             self._reported_rest = bool(at_prompt)
             found += at_prompt

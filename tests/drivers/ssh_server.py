@@ -62,6 +62,10 @@ class SshServer:
         self.process = subprocess.Popen(command, start_new_session=True)
         return self
 
+    def is_listening(self):
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
     def path(self, inside):
         """A path in the guest, seen from here."""
         return Path(f"/proc/{self.process.pid}/root") / inside.lstrip("/")
