@@ -240,9 +240,9 @@ def _key(
             if "__pycache__" in path.parts or not (path.is_file() or path.is_symlink()):
                 continue
             content = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
-            mode = path.lstat().st_mode & 0o777
+            runs = path.lstat().st_mode & 0o100  # the rest of the mode is the umask of the checkout
             inputs["files"][f"{place}:{path.relative_to(root)}"] = (
-                f"{mode:o} {hashlib.sha256(content).hexdigest()}"
+                f"{runs:o} {hashlib.sha256(content).hexdigest()}"
             )
     digest.update(json.dumps(inputs, sort_keys=True).encode())
     return f"{recipe.name}-{version}-{digest.hexdigest()[:16]}"

@@ -51,6 +51,10 @@ def test_tiny_serves_logs_in_and_runs_custom_data_once_for_each_instance_id(
     assert guest.run("whoami", user="root") == "root\n"
     megabytes = int(guest.run("df -m / | tail -n 1 | awk '{print $2}'"))
     assert megabytes > 900, "the root grows with the disk"
+    guest.run("app-health fail")
+    assert guest.get("/health") == (503, "unhealthy\n")
+    guest.run("app-health ok")
+    assert guest.get("/health") == (200, "ok\n")
     first_boot = guest.run("cat /proc/sys/kernel/random/boot_id")
     stopped_in = guest.press_power_button()
 
