@@ -51,7 +51,7 @@ def choose_batch(situations: Sequence[Situation], upgrade: Upgrade) -> Choice:
             skipped.append((situation, f"runs {situation.current.image_version} already"))
         elif is_on_its_way(situation):
             waiting.append(situation)
-        elif batch and (len(batch) == limit or len(down | {name}) > limit):
+        elif batch and len(down | {name}) > limit:  # `down` holds the batch, too
             break
         else:
             batch.append(situation)

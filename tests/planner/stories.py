@@ -233,7 +233,7 @@ STORIES: tuple[Story, ...] = (
 
 def tell(story: Story, plan: PlanFunction = real_plan) -> str:
     """Run a story and write it down, with what is left at its end."""
-    world = story(plan).run()
+    world = story(plan).run(turns=1500)
     lines = [*world.log, "", "at the end:"]
     upgrade = world.scale_set.upgrade
     if upgrade is not None:

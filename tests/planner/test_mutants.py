@@ -1,0 +1,290 @@
+"""Mistakes made on purpose in each main rule: the other tests of the planner must notice them.
+
+A mutant is a copy of the package with one text replaced, loaded under a name of its own. The
+stories and some generated scenarios are tried first, in this process; a mutant that lives on
+meets the other tests in a process with a patched tree.
+"""
+
+import importlib
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.planner.scenarios import EVENTS, FATES, Scenario, make_world
+from tests.planner.stories import STORIES, tell
+from tests.planner.test_properties import (
+    check_as_many_as_wanted_and_no_disk_too_many,
+    check_restored_have_the_disk_of_before,
+    check_upgrade_has_ended,
+)
+from tests.planner.world import PlanFunction, real_plan
+
+ROOT = Path(__file__).parents[2]
+FOLDER = Path(__file__).parent
+
+# rule, file, text, what it becomes
+MUTANTS = [
+    # how many in a batch
+    ("batch", "batch.py", "* policy.max_batch_instance_percent // 100)", "* 40 // 100)"),
+    ("batch", "batch.py", "    if total <= _SMALL:\n        return 1\n", ""),
+    ("batch", "batch.py", "return max(1, total", "return min(total, 1 + total"),
+    ("batch", "batch.py", "len(down | {name}) > limit", "len(batch) == limit"),
+    ("batch", "batch.py", "            down.add(name)\n", ""),
+    ("batch", "batch.py", "not verdicts[s.instance.name].is_unhealthy)", "s.instance.ordinal)"),
+    ("batch", "batch.py", "        elif is_on_its_way(situation):", "        elif False:"),
+    # the check of the whole set before each batch
+    ("set", "upgrade.py", "fault = find_unhealthy_set(situations, upgrade.policy)", "fault = None"),
+    ("set", "limits.py", "count * 100 > percent * total", "count * 100 >= percent * total"),
+    ("set", "limits.py", "if judge(s).is_unhealthy]", "if not judge(s).is_healthy]"),
+    (
+        "set",
+        "limits.py",
+        "counted = [s for s in situations if s.is_counted]",
+        "counted = situations",
+    ),
+    (
+        "set",
+        "upgrade.py",
+        "            if upgrade.batches\n",
+        "            if not upgrade.batches\n",
+    ),
+    # the share of the upgraded
+    ("upgraded", "limits.py", "        if member.state.has_failed:", "        if False:"),
+    ("upgraded", "limits.py", "_exceeds(len(failed), attempted,", "_exceeds(len(failed), 10**6,"),
+    (
+        "upgraded",
+        "limits.py",
+        "_exceeds(len(failed), attempted,",
+        "_exceeds(len(failed), len(upgrade.members),",
+    ),
+    ("upgraded", "limits.py", "verdict is not None and verdict.is_unhealthy", "False"),
+    # the time for health
+    ("health", "upgrade.py", "now >= member.settled_at", "now > member.settled_at"),
+    ("health", "upgrade.py", "now >= member.settled_at", "now < member.settled_at"),
+    ("health", "upgrade.py", "member.settled_at is not None and now >=", "False and now >="),
+    (
+        "health",
+        "upgrade.py",
+        "now >= member.settled_at + upgrade.health_timeout",
+        "now >= member.settled_at + upgrade.health_timeout * 2",
+    ),
+    ("health", "health.py", "health.since < started_at", "health.since > started_at"),
+    # restore
+    ("restore", "upgrade.py", "MemberState.ROLLING_BACK if upgrade.restores else", ""),
+    ("restore", "upgrade.py", "if upgrade.restores else", "if True else"),
+    ("restore", "upgrade.py", "if current.evidence_at is None:", "if False:"),
+    ("restore", "upgrade.py", "name, MemberState.ROLLED_BACK,", "name, MemberState.SUCCEEDED,"),
+    (
+        "restore",
+        "situation.py",
+        "if self.member is not None and self.member.state is MemberState.ROLLING_BACK:\n"
+        "            # The",
+        "if False:\n            # The",
+    ),
+    # what may be thrown away
+    (
+        "discard",
+        "instance.py",
+        "    if situation.is_moving:\n        return None",
+        "    if 0:\n        return",
+    ),
+    (
+        "discard",
+        "instance.py",
+        "        if generation.number == instance.generation:\n            continue\n",
+        "",
+    ),
+    ("discard", "instance.py", "if is_older or generation.evidence_at is not None", "if True"),
+    ("discard", "instance.py", "if is_older or generation.evidence_at is not None", "if is_older"),
+    ("discard", "instance.py", "    if not verdict.is_healthy:", "    if verdict.is_unhealthy:"),
+    # cancel
+    ("cancel", "upgrade.py", "if upgrade.cancel_asked_at is not None:", "if False:"),
+    (
+        "cancel",
+        "upgrade.py",
+        "    if moving:\n",
+        "    if moving and upgrade.cancel_asked_at is None:\n",
+    ),
+    (
+        "cancel",
+        "upgrade.py",
+        "return _end(upgrade, UpgradeCode.CANCELLED, f",
+        "return _end(upgrade, UpgradeCode.COMPLETED, f",
+    ),
+    ("cancel", "upgrade.py", "        if now < until:", "        if now <= until:"),
+    # boots
+    (
+        "boot",
+        "boot.py",
+        "if self._booting >= self._boots_at_once",
+        "if self._booting > self._boots_at_once",
+    ),
+    ("boot", "boot.py", "        self._booting += 1\n", ""),
+    ("boot", "boot.py", "        self._free_memory -= memory\n", ""),
+    ("boot", "boot.py", "if memory > self._free_memory", "if memory >= self._free_memory + 2**70"),
+    ("boot", "boot.py", "is_unrecorded or isinstance(step, AwaitReady)", "is_unrecorded"),
+    (
+        "boot",
+        "boot.py",
+        "(_is_returning, _is_leaving, _is_new)",
+        "(_is_new, _is_returning, _is_leaving)",
+    ),
+    ("boot", "boot.py", "isinstance(step, Start | Stop):", "isinstance(step, Start):"),
+    # who leaves
+    ("scale", "scale.py", "-instance.ordinal", "instance.ordinal"),
+    ("scale", "scale.py", "has_served(instance), -", "not has_served(instance), -"),
+    ("scale", "scale.py", "[: len(kept) - capacity]", "[: len(kept) - capacity + 1]"),
+    ("scale", "scale.py", "if n not in leaving", ""),
+    ("scale", "scale.py", "if i.wanted is not Wanted.DELETED]", "]"),
+    # one instance
+    ("instance", "instance.py", "    if not current.prepared:", "    if False:"),
+    ("instance", "instance.py", "    if failure is not None:", "    if False:"),
+    ("instance", "health.py", "(started is None or asked > started)", "True"),
+    ("instance", "health.py", "for name in after):", "for name in ()):"),
+    ("instance", "health.py", "since is None or f.at >= since", "since is None"),
+]
+# A mutant whose text is the same shows that the check itself can tell dead from alive.
+ALIVE = ("upgrade.py", "def plan_upgrade(", "def plan_upgrade(")
+
+
+def make_scenarios(count: int) -> list[Scenario]:
+    """The same ones in each run."""
+    chance = random.Random(20260101)
+    return [
+        Scenario(
+            count=chance.randint(1, 9),
+            batch_percent=chance.choice((20, 50, 100)),
+            unhealthy_percent=chance.choice((20, 50, 100)),
+            upgraded_percent=chance.choice((0, 20, 100)),
+            pause=chance.choice((0, 45)),
+            prioritizes=chance.random() < 0.5,
+            restores=chance.random() < 0.5,
+            boots_at_once=chance.randint(1, 3),
+            spare=0,
+            fates=tuple(chance.choice(FATES) for _ in range(16)),
+            stubborn=tuple(chance.random() < 0.2 for _ in range(16)),
+            events=tuple(
+                (chance.randint(0, 200), chance.choice(EVENTS), chance.randint(0, 8))
+                for _ in range(chance.randint(0, 5))
+            ),
+            seed=chance.randint(0, 99),
+        )
+        for _ in range(count)
+    ]
+
+
+def find_fault(plan: PlanFunction) -> str:
+    """What the stories and scenarios say against this planner; empty when nothing."""
+    for story in STORIES:
+        try:
+            told = tell(story, plan)
+        except Exception as error:  # noqa: BLE001 - a mutant may fail in any way
+            return f"{story.__name__}: {error!r}"
+        if told != (FOLDER / "stories" / f"{story.__name__}.txt").read_text():
+            return f"{story.__name__}: told otherwise"
+    for scenario in make_scenarios(8):
+        try:
+            world = make_world(scenario, plan).run(turns=1500)
+            check_upgrade_has_ended(world)
+            check_restored_have_the_disk_of_before(world)
+            check_as_many_as_wanted_and_no_disk_too_many(world)
+        except Exception as error:  # noqa: BLE001
+            return f"{scenario}: {error!r}"
+    return ""
+
+
+def write_mutant(folder: Path, package: str, file: str, text: str, becomes: str) -> None:
+    """Copy the planner to `folder`, with one text replaced."""
+    folder.mkdir(parents=True)
+    for source in (ROOT / "labctl" / "planner").glob("*.py"):
+        code = source.read_text()
+        if source.name == file:
+            assert text in code, f"{file} has no {text!r}; mend this list"
+            code = code.replace(text, becomes)
+        (folder / source.name).write_text(code.replace("labctl.planner", package))
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """Loads mutants as packages of their own; forgets them afterwards."""
+    monkeypatch.syspath_prepend(tmp_path)
+    known = set(sys.modules)
+
+    def load_mutant(package: str, file: str, text: str, becomes: str) -> PlanFunction:
+        write_mutant(tmp_path / package, package, file, text, becomes)
+        importlib.invalidate_caches()
+        return importlib.import_module(f"{package}.plan").plan
+
+    yield load_mutant
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+
+
+def run_other_tests(tmp_path: Path, file: str, text: str, becomes: str) -> bool:
+    """Do the unit tests pass on a tree with this mutant?"""
+    tree = tmp_path / "tree"
+    (tree / "labctl").mkdir(parents=True)
+    for source in (ROOT / "labctl").iterdir():
+        if source.name not in {"planner", "__pycache__"}:
+            (tree / "labctl" / source.name).symlink_to(source)
+    write_mutant(tree / "labctl" / "planner", "labctl.planner", file, text, becomes)
+    shutil.copytree(
+        FOLDER, tree / "tests" / "planner", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copy(ROOT / "pyproject.toml", tree)
+    ignored = ("mutants", "properties", "stories")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/planner",
+    ]
+    command += [f"--ignore=tests/planner/test_{name}.py" for name in ignored]
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": ""}
+    done = subprocess.run(
+        command, cwd=tree, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in {0, 1, 2}, done.stdout + done.stderr
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "mutant", MUTANTS, ids=[f"{rule}-{n}" for n, (rule, *_) in enumerate(MUTANTS)]
+)
+def test_a_mutant_is_noticed(mutant, load, tmp_path):
+    _, file, text, becomes = mutant
+    if not find_fault(load("mutant", file, text, becomes)):
+        assert not run_other_tests(tmp_path, file, text, becomes), f"survives: {mutant}"
+
+
+def test_an_unchanged_planner_is_not_taken_for_a_mutant(load, tmp_path):
+    file, text, becomes = ALIVE
+    assert find_fault(real_plan) == ""
+    assert find_fault(load("mutant", file, text, becomes)) == ""
+    assert run_other_tests(tmp_path, file, text, becomes)
+
+
+def test_each_main_rule_has_at_least_three_mutants():
+    rules = [rule for rule, *_ in MUTANTS]
+    for rule in (
+        "batch",
+        "set",
+        "upgraded",
+        "health",
+        "restore",
+        "discard",
+        "cancel",
+        "boot",
+        "scale",
+    ):
+        assert rules.count(rule) >= 3, rule
