@@ -218,7 +218,8 @@ def assemble(packages: Path, disk: Path, work: Path) -> None:
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         root = Path(scratch) / "root"
         root.mkdir(mode=0o755)
-        run(["tar", "-C", root, "--numeric-owner", "-xpf", packages])
+        # Device nodes need real root, and the kernel fills /dev anyway.
+        run(["tar", "-C", root, "--exclude=./dev/*", "--numeric-owner", "-xpf", packages])
         root_id = str(uuid.uuid5(uuid.NAMESPACE_URL, disk.name.split(".", 1)[0]))
         settle(root, root_id)
         write_root_file_system(root, disk, root_id)
@@ -245,8 +246,8 @@ def settle(root: Path, root_id: str) -> None:
         root, "grub-mkimage", "-O", "i386-pc", "-o", "/boot/grub/core.img",
         "-p", "(hd0,msdos1)/boot/grub", *GRUB_MODULES,
     )  # fmt: skip
-    for key in (root / "etc/ssh").glob("ssh_host_*"):
-        key.unlink()
+    for leftover in (*(root / "etc/ssh").glob("ssh_host_*"), *(root / "dev").iterdir()):
+        leftover.unlink()
     (root / "etc/hostname").unlink(missing_ok=True)
     for old in ("vmlinuz.old", "initrd.img.old"):
         (root / old).unlink(missing_ok=True)
