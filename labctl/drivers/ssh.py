@@ -19,21 +19,18 @@ from typing import Self
 
 import paramiko
 
-from labctl.drivers.ssh_exchange import Check, Exchange, OnOutput, is_ready
+from labctl.drivers.ssh_exchange import Check, Exchange, OnOutput
+from labctl.drivers.ssh_socket import NobodyError, Pacer, SilentError, open_socket
+from labctl.drivers.ssh_socket import SshError as SshError  # noqa: PLC0414 - for importers
 from labctl.errors import ExitCode, HostError, LabError, TimedOutError
 
 _SLICE = 0.2  # seconds between two looks at whether to give up
 _HANDSHAKE = timedelta(seconds=60)  # key exchange and login of a busy emulated guest
 _GRACE = timedelta(seconds=5)  # from a command's deadline to the watchdog
 _KEEPALIVE = 15  # seconds
-_GONE_AFTER = 60_000  # milliseconds without an acknowledgement
 
 # Every failure here becomes a LabError; paramiko would print a traceback for each, too.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
-
-
-class SshError(LabError):
-    """The connection cannot be made, or was lost."""
 
 
 class HostKeyError(SshError):
@@ -182,7 +179,7 @@ def connect(
     Raises SshError when nobody answers as an SSH server in time, HostKeyError, LoginRefusedError.
     """
     deadline = time.monotonic() + timeout.total_seconds()
-    return _log_in(_open_socket(target, deadline, check), target, deadline, check)
+    return _log_in(open_socket(target.host, target.port, deadline, check), target, deadline, check)
 
 
 def wait_for_ssh(
@@ -204,14 +201,22 @@ def wait_for_ssh(
 
     start = time.monotonic()
     end = start + deadline.total_seconds()
-    pacer = _Pacer(start)
+    pacer = Pacer(start)
     last: LabError | None = None
     while (now := time.monotonic()) < end:
         check_both()
         try:
-            opened = _open_socket(target, min(end, now + pacer.patience(now)), check_both)
-        except _SilentError as error:
+            opened = open_socket(
+                target.host, target.port, min(end, now + pacer.patience(now)), check_both
+            )
+        except SilentError as error:
             last = error
+            pacer.note_silence()
+            continue
+        except NobodyError as error:
+            last = error
+            pacer.is_answering = not target.host.startswith("127.")
+            _pause(0.1, end, check_both)
             continue
         except SshError as error:
             last = error
@@ -236,89 +241,12 @@ def wait_for_ssh(
     ) from last
 
 
-class _SilentError(SshError):
-    """Nobody said anything, not even no."""
-
-
-class _Pacer:
-    """How long to wait for an answer, and how long before asking again.
-
-    A port that slirp forwards accepts at once, whether or not the guest is there. While the guest
-    has no network, the question is lost after a second, and the next answer to a lost one comes
-    many seconds later: asking anew each second is the fastest way. Once the guest has refused, it
-    has a network; silence then means a busy sshd, which must not be asked again and again.
-    """
-
-    def __init__(self, start: float) -> None:
-        self._start = start
-        self._pause = 0.05
-        self.is_answering = False
-
-    def patience(self, now: float) -> float:
-        return 20.0 if self.is_answering else min(10.0, max(1.0, (now - self._start) / 20))
-
-    def next_pause(self) -> float:
-        pause, self._pause = self._pause, min(0.5, self._pause * 1.3)
-        return pause
-
-
 def _pause(seconds: float, end: float, check: Check) -> None:
     until = min(end, time.monotonic() + seconds)
     tick = threading.Event()
     while (left := until - time.monotonic()) > 0:
         check()
         tick.wait(min(_SLICE, left))
-
-
-def _open_socket(target: SshTarget, deadline: float, check: Check) -> socket.socket:
-    """Return a socket on which the banner of an SSH server waits to be read."""
-    opened = socket.socket()
-    try:
-        _connect_socket(opened, target, deadline, check)
-        _wait_for_banner(opened, target, deadline, check)
-    except OSError as error:
-        opened.close()
-        raise SshError(f"{target.name} refuses the connection", detail=str(error)) from error
-    except BaseException:
-        opened.close()
-        raise
-    return opened
-
-
-def _connect_socket(
-    opened: socket.socket, target: SshTarget, deadline: float, check: Check
-) -> None:
-    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # With paramiko's keepalives: a peer that is gone without a word is noticed.
-    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _GONE_AFTER)
-    opened.setblocking(False)  # noqa: FBT003 - the socket module's own signature
-    with contextlib.suppress(BlockingIOError):
-        opened.connect((target.host, target.port))
-    _wait_ready(opened, target, deadline, check, for_writing=True)
-    code = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, "cannot connect")
-
-
-def _wait_for_banner(
-    opened: socket.socket, target: SshTarget, deadline: float, check: Check
-) -> None:
-    _wait_ready(opened, target, deadline, check, for_writing=False)
-    start = opened.recv(4, socket.MSG_PEEK)
-    if not start:
-        raise OSError("closed before the banner")
-    if not b"SSH-".startswith(start):
-        raise OSError(f"no SSH server: it says {start!r}")
-
-
-def _wait_ready(
-    opened: socket.socket, target: SshTarget, deadline: float, check: Check, *, for_writing: bool
-) -> None:
-    while (left := deadline - time.monotonic()) > 0:
-        check()
-        if is_ready(opened.fileno(), min(_SLICE, left), for_writing=for_writing):
-            return
-    raise _SilentError(f"{target.name} does not answer")
 
 
 def _log_in(
