@@ -57,9 +57,9 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
     Raises NotFoundError for an image that is not in the gallery, RefusedError for what cannot
     change in place.
     """
-    image = resolve(connection, spec.image.definition, spec.image.version)
     row = find_scale_set(connection, spec.name)
     if row is None:
+        image = resolve(connection, spec.image.definition, spec.image.version)
         insert_scale_set(
             connection,
             spec,
@@ -78,6 +78,8 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
         )
     old = load_models(connection, spec.name)[row.model_revision]
     _refuse_what_cannot_change(old, spec)
+    if spec.image != old.image:
+        resolve(connection, spec.image.definition, spec.image.version)
     changed = [
         name for name in ScaleSetSpec.model_fields if getattr(old, name) != getattr(spec, name)
     ]

@@ -28,6 +28,7 @@ from labctl.planner import plan as make_plan
 from labctl.store.scale_sets import find_scale_set
 
 _WORKERS = 64  # threads wait for guests most of the time, and are made only when needed
+_STUCK_AFTER = timedelta(seconds=60)  # beyond the time that health may take
 _LONGEST_WAIT = timedelta(seconds=5)  # then look again: another process may have changed the wish
 
 
@@ -54,6 +55,7 @@ class Reconciler:
     listener: Listener | None = None
     _wake: threading.Event = field(default_factory=threading.Event)
     _jobs: dict[str, _Job] = field(default_factory=dict)
+    _moved_at: datetime | None = None  # when something was last done
     _trouble: HostError | None = None  # the host refused something; no action begins after it
 
     def run(self, goal: Goal, *, deadline: timedelta | None = None) -> Outcome:
@@ -110,6 +112,7 @@ class Reconciler:
                 outcome = goal(view, plan, now)
                 if outcome is not None:
                     return outcome
+                self._raise_when_stuck(view, plan, now)
             if deadline is not None and now - started > deadline:
                 raise TimedOutError(
                     f"{self.name!r} is not there yet after {deadline.total_seconds():.0f} s",
@@ -146,6 +149,7 @@ class Reconciler:
                 ):
                     job.signal.cancel()  # what it waits for is wanted no more
                 continue
+            self._moved_at = None
             signal = Signal()
             future = pool.submit(executor.execute, view, action, signal)
             self._jobs[action.instance] = _Job(action, future, signal)
@@ -169,6 +173,19 @@ class Reconciler:
         if job is not None and isinstance(job.action, AwaitReady | RunExtension | RerunCustomData):
             job.signal.fail(message)
         self._wake.set()
+
+    def _raise_when_stuck(self, view: ScaleSet, plan: Plan, now: datetime) -> None:
+        """Nothing was done for long, and time alone will not change that."""
+        if self._jobs or self._moved_at is None:
+            self._moved_at = now
+            return
+        patience = view.spec.upgrade_policy.health_timeout + _STUCK_AFTER
+        if now - self._moved_at > patience and not any(hold.until for hold in plan.holds):
+            raise TimedOutError(
+                f"nothing moves in {self.name!r} any more",
+                detail="; ".join(f"{hold.subject}: {hold.reason}" for hold in plan.holds[:5]),
+                hint=f"look at: labctl show {self.name}, labctl doctor; then run it again",
+            )
 
     def _time_to_wait(self, plan: Plan, observer: Observer, now: datetime) -> timedelta:
         moments = [hold.until for hold in plan.holds if hold.until is not None]
