@@ -316,16 +316,16 @@ def _find_tag(domain: libvirt.virDomain, scope: int) -> DomainTag | None:
 
 
 def _destroy(domain: libvirt.virDomain) -> bool:
-    """Cut the power. False: it had ended, perhaps a moment ago."""
+    """Cut the power. False: it was off."""
     if not domain.isActive():
         return False
     try:
         domain.destroy()
     except libvirt.libvirtError:
-        # Also when libvirtd, just restarted, takes the domain up again: its QEMU is killed first.
+        # A libvirtd that has just restarted kills QEMU, loses the race against its own clean-up
+        # of the domain, and then says that the domain was not running.
         if domain.isActive():
             raise
-        return False
     return True
 
 
