@@ -3,14 +3,12 @@
 import logging
 import sys
 import time
-from collections.abc import MutableMapping
-from typing import Any
 
 from typing_extensions import override
 
 
 def start_log(*, verbose: bool) -> None:
-    """Send log lines of labctl to stderr, whether made by `logging` or by structlog.
+    """Send log lines of labctl to stderr.
 
     `verbose`: everything. Otherwise warnings on a terminal, where progress tells the story, and
     the story as well where nobody watches.
@@ -24,29 +22,6 @@ def start_log(*, verbose: bool) -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(logging.DEBUG if verbose else usual)
     logger.propagate = False
-    _join_structlog()
-
-
-def _join_structlog() -> None:
-    """Let structlog hand its lines to `logging`; by itself it prints them among the results."""
-    import structlog
-
-    structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, _write_event],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=False,
-    )
-
-
-def _write_event(
-    _logger: object, _method: str, event: MutableMapping[str, Any]
-) -> tuple[tuple[str, str], dict[str, Any]]:
-    """Write `hypervisor is back uri='qemu:///system'`."""
-    exception = event.pop("exc_info", None)
-    text = str(event.pop("event", ""))
-    words = [text, *(f"{key}={value!r}" for key, value in event.items())]
-    return ("%s", " ".join(words)), {"exc_info": exception}
 
 
 class _StderrHandler(logging.Handler):

@@ -131,7 +131,8 @@ def _ask_guest(connection: SshConnection | None) -> str:
 def _read_from(path: Path, offset: int) -> bytes:
     try:
         with path.open("rb") as stream:
-            stream.seek(offset)
+            # virtlogd begins a new file when one grows large; then all of it is of this boot.
+            stream.seek(offset if offset <= path.stat().st_size else 0)
             return stream.read()
     except FileNotFoundError:
         return b""

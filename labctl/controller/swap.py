@@ -60,6 +60,7 @@ from labctl.store.scale_sets import find_scale_set, remove_scale_set
 from labctl.store.upgrades import change_member
 
 _PORT_TRIES = 5
+_ROTATED_LOGS = 10  # virtlogd keeps 3 unless told otherwise
 
 
 class Swap:
@@ -265,7 +266,9 @@ class Swap:
             discard_os_generation(
                 generation_files(lab, view.name, instance.name, generation.number)
             )
-        console_log(lab, view.name, instance.name).unlink(missing_ok=True)
+        log = console_log(lab, view.name, instance.name)
+        for path in (log, *(log.with_name(f"{log.name}.{n}") for n in range(_ROTATED_LOGS))):
+            path.unlink(missing_ok=True)
         reach("delete:files")
         with lab.database.write() as connection:
             remove_instance(connection, instance.name)

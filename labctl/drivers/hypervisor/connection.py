@@ -1,6 +1,7 @@
 """One connection to libvirt: opened when first needed, kept alive, opened again when lost."""
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -8,7 +9,6 @@ from datetime import timedelta
 from typing import TypeVar
 
 import libvirt
-import structlog
 
 from labctl.drivers.hypervisor.failure import translate, unreachable
 from labctl.drivers.hypervisor.lifecycle import DomainEvent, LifecycleKind, describe_event
@@ -16,7 +16,7 @@ from labctl.drivers.hypervisor.lifecycle import DomainEvent, LifecycleKind, desc
 T = TypeVar("T")
 Listener = Callable[[DomainEvent], None]
 
-_log = structlog.get_logger()
+_log = logging.getLogger(__name__)
 
 # libvirtd works on 20 requests at once for everybody, and a call cannot be taken back.
 _CALLS_IN_FLIGHT = 6
@@ -113,7 +113,7 @@ class Connection:
             self._connection = connection
             is_again, self._was_open = self._was_open, True
         if is_again:
-            _log.info("hypervisor is back", uri=self.uri)
+            _log.info("hypervisor %s is back", self.uri)
             self._tell(DomainEvent(name="", kind=LifecycleKind.RESYNC))
         return connection
 
@@ -137,7 +137,7 @@ class Connection:
     def _on_close(self, connection: libvirt.virConnect, reason: int, _opaque: object) -> None:
         # libvirt holds a lock of the connection here, so another thread cleans up and reconnects.
         if self._drop(connection) and not self._is_closing.is_set():
-            _log.info("hypervisor connection lost", uri=self.uri, reason=reason)
+            _log.info("hypervisor %s: connection lost (%s)", self.uri, reason)
             threading.Thread(target=self._reconnect, name="labctl-reconnect", daemon=True).start()
 
     def _reconnect(self) -> None:
@@ -170,7 +170,7 @@ class Connection:
                 listener(event)
             except Exception:  # noqa: BLE001 - see below
                 # One listener's mistake must not keep events from the others.
-                _log.exception("listener failed", domain=event.name, kind=event.kind)
+                _log.exception("listener failed at %s of %s", event.kind, event.name)
 
 
 def _is_lost(connection: libvirt.virConnect, error: libvirt.libvirtError) -> bool:
