@@ -1,4 +1,4 @@
-"""Rules that hold in every run. Most are checked in each turn: see `world.check_rules`.
+"""Rules that hold in every run. Most are checked in each turn: see `rules.check_rules`.
 
 There also every plan is compared with that of the same facts in another order.
 """

@@ -1,0 +1,169 @@
+"""Rules that hold in every turn, worked out from the facts in another way than the planner's."""
+
+from datetime import datetime
+
+from labctl.model.instance import HealthState, Instance, Power, Wanted
+from labctl.model.plan import (
+    AwaitReady,
+    BeginBatch,
+    CollectEvidence,
+    DiscardGeneration,
+    EndUpgrade,
+    MoveMember,
+    Plan,
+    Prepare,
+    ScaleSet,
+    Start,
+    Stop,
+)
+from labctl.model.upgrade import MemberState, UpgradeCode
+
+
+def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
+    """Raises AssertionError for a plan that breaks a rule."""
+    names = {i.name: i for i in scale_set.instances}
+    acted = [action.instance for action in answer.actions]
+    assert len(acted) == len(set(acted)), "more than one action for an instance"
+    assert set(acted) <= set(names), "an action names an instance that is not there"
+    assert not (answer.decisions and answer.actions), "decisions and actions together"
+    for hold in answer.holds:
+        assert hold.until is None or hold.until > now, "a hold that time has ended"
+    upgrade = scale_set.upgrade
+    members = {m.instance: m for m in upgrade.members} if upgrade else {}
+    moving = {name for name, m in members.items() if m.state.is_moving}
+    for action in answer.actions:
+        instance = names[action.instance]
+        if isinstance(action, DiscardGeneration):
+            assert action.generation != instance.generation, "the current disk is discarded"
+            assert instance.name not in moving, "a disk of a moving member is discarded"
+            assert instance.domain.generation != action.generation
+            assert instance.health.state is not HealthState.UNHEALTHY, "unproven, yet discards"
+            thrown = instance.find_generation(action.generation)
+            assert thrown is not None
+            assert action.generation < instance.generation or thrown.evidence_at is not None
+        if isinstance(action, Stop):
+            is_asked = instance.wanted is not Wanted.RUNNING or instance.restart_asked_at
+            is_dead = instance.domain.power is not Power.RUNNING
+            assert is_asked or is_dead or instance.name in moving, "stops what nobody asked for"
+            assert instance.current.prepared or is_asked, "stopped before the disk was ready"
+        if isinstance(action, Start):
+            assert instance.wanted is Wanted.RUNNING
+            assert instance.domain.generation == instance.generation
+        if isinstance(action, Prepare):
+            assert not instance.current.prepared
+        if isinstance(action, CollectEvidence):
+            assert members[action.instance].state is MemberState.IN_PROGRESS
+    _check_boots(scale_set, answer)
+    for decision in answer.decisions:
+        assert (
+            upgrade is None
+            or not upgrade.code.is_final
+            or not isinstance(decision, BeginBatch | MoveMember | EndUpgrade)
+        ), "a halted upgrade moves on"
+        if isinstance(decision, BeginBatch):
+            _check_batch(scale_set, decision, now)
+        if isinstance(decision, MoveMember):
+            _check_move(scale_set, decision, now)
+        if isinstance(decision, EndUpgrade) and not scale_set.is_deleting:
+            assert not moving, "ends while instances move"
+            assert decision.code is not UpgradeCode.COMPLETED or not any(
+                m.state is MemberState.PENDING for m in members.values()
+            )
+            assert (decision.error is not None) == (decision.code is UpgradeCode.FAULTED)
+
+
+def _check_boots(scale_set: ScaleSet, answer: Plan) -> None:
+    starting = [
+        a
+        for a in answer.actions
+        if isinstance(a, Start) and _find(scale_set, a.instance).domain.power is Power.STOPPED
+    ]
+    booting = [a for a in answer.actions if isinstance(a, AwaitReady)]
+    capacity = scale_set.capacity
+    if starting:
+        assert len(starting) + len(booting) <= capacity.boots_at_once, "too many boots at once"
+        each = scale_set.spec.size.memory + capacity.overhead_per_instance
+        assert len(starting) * each <= capacity.free_memory, "more memory than the host has"
+
+
+def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
+    upgrade = scale_set.upgrade
+    assert upgrade is not None
+    policy = upgrade.policy
+    counted = [i for i in scale_set.instances if i.wanted is Wanted.RUNNING]
+    share = len(counted) * policy.max_batch_instance_percent / 100
+    allowed = 1 if len(counted) <= 5 else max(1, int(share + 1e-9))
+    down = {i.name for i in counted if not _serves(scale_set, i)}
+    taken = set(batch.instances)
+    assert len(taken) == len(batch.instances) >= 1
+    assert len(taken) <= allowed, "the batch is larger than its share"
+    assert len(taken) == 1 or len(taken | down) <= allowed, "more down than the allowed share"
+    states = {m.instance: m.state for m in upgrade.members}
+    assert all(states[name] is MemberState.PENDING for name in taken), "twice in a batch"
+    assert all(_find(scale_set, n).wanted is Wanted.RUNNING for n in taken)
+    assert all(_find(scale_set, n).current.image_digest != upgrade.target_digest for n in taken)
+    assert not any(state.is_moving for state in states.values()), "two batches at once"
+    assert upgrade.cancel_asked_at is None, "a batch begins after the cancel"
+    if upgrade.batch_ended_at is not None:
+        assert now >= upgrade.batch_ended_at + policy.pause_time_between_batches
+    ill = [i for i in counted if _is_ill(i)]
+    assert len(ill) / len(counted) <= policy.max_unhealthy_instance_percent / 100 + 1e-9
+    failed = [name for name, state in states.items() if state.has_failed]
+    upgraded = [name for name, state in states.items() if state is MemberState.SUCCEEDED]
+    worst = policy.max_unhealthy_upgraded_instance_percent / 100 + 1e-9
+    if failed or upgraded:
+        now_ill = [n for n in upgraded if any(i.name == n and _is_ill(i) for i in counted)]
+        assert (len(failed) + len(now_ill)) / (len(failed) + len(upgraded)) <= worst, (
+            "goes on although too many of the upgraded are unhealthy"
+        )
+
+
+def _check_move(scale_set: ScaleSet, move: MoveMember, now: datetime) -> None:
+    upgrade = scale_set.upgrade
+    assert upgrade is not None
+    member = next(m for m in upgrade.members if m.instance == move.instance)
+    if move.state is MemberState.SKIPPED:
+        return
+    instance = next((i for i in scale_set.instances if i.name == move.instance), None)
+    if instance is None or instance.wanted is not Wanted.RUNNING:
+        assert move.state is MemberState.ROLLBACK_FAILED
+        return
+    if move.state is MemberState.SUCCEEDED:
+        assert instance.generation == member.to_generation
+        assert instance.current.image_digest == upgrade.target_digest
+        assert _serves(scale_set, instance)
+    if move.state is MemberState.ROLLED_BACK:
+        assert instance.generation == member.from_generation
+        assert instance.current.image_version == member.from_version
+        assert _serves(scale_set, instance)
+    if move.state in {MemberState.ROLLING_BACK, MemberState.FAILED}:
+        assert (move.state is MemberState.ROLLING_BACK) == upgrade.restores
+        assert instance.current.evidence_at is not None, "moved before the evidence was saved"
+        assert instance.find_generation(member.from_generation or 0), "the way back is gone"
+    has_given_up = move.state.has_failed and move.state is not MemberState.ROLLED_BACK
+    if has_given_up and instance.current.failure is None and member.settled_at:
+        late = now - member.settled_at >= upgrade.health_timeout
+        ended = [r for r in instance.current.extensions if not r.has_succeeded]
+        is_off = instance.domain.power is not Power.RUNNING
+        assert late or ended or is_off, "given up before its time was over"
+
+
+def _find(scale_set: ScaleSet, name: str) -> Instance:
+    return next(i for i in scale_set.instances if i.name == name)
+
+
+def _serves(scale_set: ScaleSet, instance: Instance) -> bool:
+    return is_through(scale_set, instance) and instance.health.state is HealthState.HEALTHY
+
+
+def _is_ill(instance: Instance) -> bool:
+    current = instance.current
+    if instance.domain.power is Power.STOPPED:
+        asked = instance.restart_asked_at
+        return current.started_at is not None and (asked is None or asked <= current.started_at)
+    return instance.is_settled and instance.health.state is HealthState.UNHEALTHY
+
+
+def is_through(scale_set: ScaleSet, instance: Instance) -> bool:
+    extensions = scale_set.models[instance.current.model_revision].extensions
+    return instance.is_settled and all(instance.current.has_run(e.name) for e in extensions)
