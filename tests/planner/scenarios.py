@@ -7,25 +7,27 @@ from datetime import timedelta
 from hypothesis import strategies as st
 
 from labctl.model.instance import Wanted
+from tests.planner.happenings import (
+    cancel,
+    die,
+    fall_ill,
+    kill_controller,
+    recover,
+    restart,
+    scale,
+    want,
+)
 from tests.planner.world import (
     MIB,
     NEW,
     PlanFunction,
     Script,
     World,
-    cancel,
-    die,
-    fall_ill,
-    kill_controller,
     make_policy,
     make_set,
     make_spec,
     real_plan,
-    recover,
-    restart,
-    scale,
     upgrading,
-    want,
 )
 
 FATES = ("well", "well", "well", "slow", "too slow", "never", "no boot", "no extension")

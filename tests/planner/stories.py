@@ -7,6 +7,18 @@ from datetime import timedelta
 from labctl.model.instance import Wanted
 from labctl.model.plan import HostCapacity
 from labctl.model.spec import Extension
+from tests.planner.happenings import (
+    cancel,
+    delete_set,
+    die,
+    fall_ill,
+    kill_controller,
+    recover,
+    restart,
+    scale,
+    start_upgrade,
+    want,
+)
 from tests.planner.world import (
     MIB,
     NEW,
@@ -14,23 +26,13 @@ from tests.planner.world import (
     PlanFunction,
     Script,
     World,
-    cancel,
-    delete_set,
-    die,
-    fall_ill,
-    kill_controller,
     make_generation,
     make_instance,
     make_policy,
     make_set,
     make_spec,
     real_plan,
-    recover,
-    restart,
-    scale,
-    start_upgrade,
     upgrading,
-    want,
 )
 
 Story = Callable[[PlanFunction], World]

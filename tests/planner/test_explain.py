@@ -4,15 +4,8 @@ from dataclasses import replace
 
 from labctl.model.instance import NO_DOMAIN, DomainFacts, Health, HealthState, Power, Wanted
 from labctl.planner import explain
-from tests.planner.world import (
-    T0,
-    World,
-    cancel,
-    make_generation,
-    make_instance,
-    make_set,
-    upgrading,
-)
+from tests.planner.happenings import cancel
+from tests.planner.world import T0, World, make_generation, make_instance, make_set, upgrading
 
 ILL = Health(state=HealthState.UNHEALTHY, since=T0, detail="HTTP 503")
 

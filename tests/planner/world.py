@@ -28,7 +28,6 @@ from labctl.model.plan import (
     Plan,
     RunExtension,
     ScaleSet,
-    Start,
     Stop,
 )
 from labctl.model.spec import (
@@ -374,86 +373,3 @@ def shuffle(scale_set: ScaleSet, chance: random.Random) -> ScaleSet:
         chance.shuffle(members)
         upgrade = replace(upgrade, members=tuple(members))
     return replace(scale_set, instances=tuple(instances), upgrade=upgrade)
-
-
-# --- what people and accidents do ------------------------------
-
-
-def start_upgrade(**changes: Any) -> Callable[[World], None]:
-    def change(world: World) -> None:
-        upgrade = make_upgrade(world.scale_set, started_at=world.now, **changes)
-        world.scale_set = replace(world.scale_set, upgrade=upgrade)
-
-    return change
-
-
-def scale(capacity: int) -> Callable[[World], None]:
-    def change(world: World) -> None:
-        spec = world.scale_set.spec.model_copy(update={"capacity": capacity})
-        world.scale_set = replace(world.scale_set, spec=spec)
-
-    return change
-
-
-def cancel(world: World) -> None:
-    if world.scale_set.upgrade is not None:
-        upgrade = replace(world.scale_set.upgrade, cancel_asked_at=world.now)
-        world.scale_set = replace(world.scale_set, upgrade=upgrade)
-
-
-def want(name: str, wanted: Wanted) -> Callable[[World], None]:
-    return lambda world: world._change(name, lambda i: replace(i, wanted=wanted))
-
-
-def restart(name: str) -> Callable[[World], None]:
-    return lambda world: world._change(name, lambda i: replace(i, restart_asked_at=world.now))
-
-
-def delete_set(world: World) -> None:
-    world.scale_set = replace(world.scale_set, is_deleting=True)
-
-
-def fall_ill(name: str) -> Callable[[World], None]:
-    return lambda world: world.sick.__setitem__(name, world.now)
-
-
-def recover(name: str) -> Callable[[World], None]:
-    def change(world: World) -> None:
-        world.sick.pop(name, None)
-
-    return change
-
-
-def die(name: str) -> Callable[[World], None]:
-    """The guest goes off by itself; as the observer does, a moving member is marked as failed."""
-
-    def change(world: World) -> None:
-        if name not in {i.name for i in world.scale_set.instances}:
-            return
-        instance = world.find(name)
-        if instance.domain.power is not Power.RUNNING:
-            return
-        world._change(
-            name,
-            lambda i: replace(i, domain=replace(i.domain, power=Power.STOPPED, reason="crashed")),
-        )
-        members = world.scale_set.upgrade.members if world.scale_set.upgrade else ()
-        moving = any(m.instance == name and m.state.is_moving for m in members)
-        is_on_it = instance.domain.generation == instance.generation
-        if moving and is_on_it and instance.current.started_at is not None:
-            world._fail(name, Rung.POWER_ON, "went off by itself (crashed)")
-
-    return change
-
-
-def kill_controller(world: World) -> None:
-    """What was under way is forgotten; power-ons have happened, but were not written down."""
-    for _, action in world.jobs.values():
-        if isinstance(action, Start) and action.instance in {
-            i.name for i in world.scale_set.instances
-        }:
-            world._change(
-                action.instance,
-                lambda i: replace(i, domain=replace(i.domain, power=Power.RUNNING)),
-            )
-    world.jobs.clear()
