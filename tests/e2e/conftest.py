@@ -1,11 +1,13 @@
 """The lab that most end-to-end tests share."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.harness import Lab, share_build_cache, state_directory
+from tests.e2e.private_libvirt import PrivateLibvirt, running_libvirt
 
 
 def pytest_collection_modifyitems(items):
@@ -23,6 +25,30 @@ def lab() -> Iterator[Lab]:
         made = Lab(path)
         made.build("1.0.0", "--publish")
         made.build("1.1.0", "--publish")
+        yield made
+        for row in made.json("list"):
+            made.remove(row["name"])
+
+
+@pytest.fixture(scope="session")
+def private_libvirt() -> Iterator[PrivateLibvirt]:
+    """A libvirtd that a test may kill, on a network of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("namespaces for a libvirtd of our own need root")
+    with running_libvirt() as libvirt:
+        yield libvirt
+
+
+@pytest.fixture(scope="session")
+def private_lab(private_libvirt: PrivateLibvirt) -> Iterator[Lab]:
+    """A lab on the private libvirtd."""
+    with state_directory() as path:
+        share_build_cache(path)
+        # Built outside: in there is no way to a Debian mirror.
+        outside = Lab(path)
+        outside.build("1.0.0", "--publish")
+        outside.build("1.1.0", "--publish")
+        made = Lab(path, private_libvirt.prefix)
         yield made
         for row in made.json("list"):
             made.remove(row["name"])
