@@ -10,7 +10,9 @@ from labctl.errors import NotFoundError, RefusedError
 
 
 def list_(
-    scale_set: Annotated[str | None, typer.Argument(metavar="[SCALE_SET]")] = None,
+    scale_set: Annotated[
+        str | None, typer.Argument(metavar="SCALE_SET", help="Only of this one.")
+    ] = None,
 ) -> None:
     """List data disks, also those whose instance or scale set is gone."""
     from labctl.cli.follow import opened_store

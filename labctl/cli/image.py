@@ -23,8 +23,8 @@ _COLUMNS = (
     Column(key="name"),
     Column(key="published"),
     Column(key="latest"),
-    Column(key="virtualSize", right=True),
-    Column(key="fileSize", right=True),
+    Column(key="virtualSize", heading="VIRTUAL MIB", right=True),
+    Column(key="fileSize", heading="FILE MIB", right=True),
     Column(key="buildId"),
     Column(key="createdAt", heading="CREATED"),
 )
@@ -51,7 +51,7 @@ NameArgument = Annotated[
 ]
 
 
-@app.command()
+@app.command(short_help="Build an image from a recipe and import it")
 def build(
     recipe_dir: Annotated[
         Path, typer.Argument(metavar="RECIPE_DIR", help="A folder with recipe.yaml and build.")
@@ -104,7 +104,7 @@ def build(
     )
 
 
-@app.command("import")
+@app.command("import", short_help="Verify a disk image and keep a copy of it")
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A disk image.")],
     definition: Annotated[str, typer.Option(metavar="NAME", help="The image definition.")],
@@ -144,10 +144,10 @@ def import_(
     _print_import(context, imported, how="imported")
 
 
-@app.command("list")
+@app.command("list", short_help="List the images of the gallery")
 def list_(
     definition: Annotated[
-        str | None, typer.Argument(metavar="[DEFINITION]", help="Only versions of this one.")
+        str | None, typer.Argument(metavar="DEFINITION", help="Only versions of this one.")
     ] = None,
 ) -> None:
     """List the images of the gallery."""
@@ -169,11 +169,14 @@ def list_(
         for row in rows:
             row.update({key: _megabytes(row[key]) for key in ("fileSize", "virtualSize")})
     print_rows(
-        rows, _COLUMNS, context.output, empty="no images; run: labctl image build images/tiny ..."
+        rows,
+        _COLUMNS,
+        context.output,
+        empty="no images; run: labctl image build images/tiny --version 1.0.0 --publish",
     )
 
 
-@app.command()
+@app.command(short_help="Show one image and who uses it")
 def show(name: NameArgument) -> None:
     """Show one image and who uses it; `NAME/latest` shows what latest means now."""
     from labctl.store.gallery import find_users, load_versions, resolve
@@ -188,9 +191,9 @@ def show(name: NameArgument) -> None:
     print_document({**row, "path": path, "usedBy": list(users)}, context.output)
 
 
-@app.command()
+@app.command(short_help="Offer an image as `latest`")
 def publish(name: NameArgument) -> None:
-    """Offer an image as `latest`; automatic upgrades may begin to take it."""
+    """Offer an image as `latest`: new scale sets take it, and upgrades from now on."""
     from labctl.controller.clock import now
     from labctl.store.gallery import parse_name, publish_version, resolve
 
@@ -203,7 +206,7 @@ def publish(name: NameArgument) -> None:
     _print_change(context, image, f"{image.name} {verb}")
 
 
-@app.command()
+@app.command(short_help="Keep an image from being `latest`")
 def exclude(name: NameArgument) -> None:
     """Keep an image from being `latest`; `publish` offers it again."""
     from labctl.store.gallery import exclude_version, parse_name
@@ -215,7 +218,7 @@ def exclude(name: NameArgument) -> None:
     _print_change(context, image, f"{image.name} is not offered as latest any more")
 
 
-@app.command()
+@app.command(short_help="Delete an image that nothing uses")
 def delete(name: NameArgument) -> None:
     """Delete an image that nothing uses, and its file unless another version has the same."""
     from labctl.controller.images import delete_image

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from labctl.model.instance import Wanted
 
 Name = Annotated[str, typer.Argument(metavar="INSTANCE", help="For example web_3.")]
-Names = Annotated[list[str], typer.Argument(metavar="INSTANCE...", help="For example web_3.")]
+Names = Annotated[
+    list[str], typer.Argument(metavar="INSTANCE", help="One or more, for example web_3.")
+]
 
 
 def list_(
-    scale_set: Annotated[str | None, typer.Argument(metavar="[SCALE_SET]")] = None,
+    scale_set: Annotated[
+        str | None, typer.Argument(metavar="SCALE_SET", help="Only of this one.")
+    ] = None,
 ) -> None:
     """List instances as they are now."""
     from labctl.cli.describe import INSTANCE_COLUMNS, describe_instance
@@ -122,7 +126,7 @@ def ssh(
     name: Name,
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- COMMAND...]", help="What to run; none: a login shell."),
+        typer.Argument(metavar="-- COMMAND", help="What to run; none: a login shell."),
     ] = None,
 ) -> None:
     """Log in to an instance, or run a command in it; its host key is verified."""

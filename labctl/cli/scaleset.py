@@ -199,9 +199,13 @@ def delete(
 
 
 def events(
-    name: Annotated[str | None, typer.Argument(metavar="[SCALE_SET]")] = None,
-    instance: Annotated[str | None, typer.Option(metavar="NAME")] = None,
-    upgrade: Annotated[int | None, typer.Option(metavar="ID")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="SCALE_SET", help="Only of this one.")
+    ] = None,
+    instance: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only of this instance.")
+    ] = None,
+    upgrade: Annotated[int | None, typer.Option(metavar="ID", help="Only of this upgrade.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="The newest that many.")] = 100,
 ) -> None:
     """List what happened, oldest first."""
@@ -231,8 +235,12 @@ def events(
 
 def rerun(
     name: Name,
-    custom_data: Annotated[bool, typer.Option("--custom-data", help="Run it again.")] = False,
-    extensions: Annotated[bool, typer.Option("--extensions", help="Run all again.")] = False,
+    custom_data: Annotated[
+        bool, typer.Option("--custom-data", help="Run custom data again.")
+    ] = False,
+    extensions: Annotated[
+        bool, typer.Option("--extensions", help="Run all extensions again.")
+    ] = False,
     instance: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this one; may be repeated.")
     ] = None,

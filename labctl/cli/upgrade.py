@@ -126,7 +126,7 @@ def start(
 
 
 def status(name: Name) -> None:
-    """Show the latest upgrade with the page's counters."""
+    """Show the latest upgrade, its counters and every instance in it."""
     from labctl.cli.follow import opened_store
     from labctl.store.scale_sets import get_scale_set
     from labctl.store.upgrades import load_upgrades

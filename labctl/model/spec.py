@@ -244,7 +244,7 @@ class Timeouts(Strict):
     custom_data: Duration | None = Field(
         default=None,
         gt=timedelta(0),
-        description="SSH to the end of custom data; default 10m, emulated 30m",
+        description="SSH to the end of custom data; default 10m, emulated 50m",
     )
     shutdown: Duration = Field(
         default=timedelta(seconds=60),
