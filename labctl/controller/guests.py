@@ -28,6 +28,8 @@ from labctl.model.plan import (
     RunExtension,
     ScaleSet,
 )
+from labctl.planner.health import extension_time_left
+from labctl.planner.situation import survey
 from labctl.store.instances import (
     change_generation,
     change_instance,
@@ -37,6 +39,7 @@ from labctl.store.instances import (
     save_failure,
 )
 
+_LEAST_TIME = timedelta(seconds=1)
 _RECONNECT = timedelta(seconds=60)
 
 
@@ -92,6 +95,9 @@ class Guests:
         generation = instance.get_generation(action.generation)
         model = view.models[generation.model_revision]
         extension = next(e for e in model.extensions if e.name == action.extension)
+        left = extension_time_left(
+            next(s for s in survey(view) if s.instance.name == instance.name)
+        )
         script = (extension.script or "").encode()
         earlier = next((r for r in generation.extensions if r.name == extension.name), None)
         run = ExtensionRun(name=extension.name, started_at=now(), finished_at=None, exit_code=None)
@@ -108,7 +114,7 @@ class Guests:
             run_key=key,
             name=extension.name,
             script=script,
-            timeout=extension.timeout,
+            timeout=min(extension.timeout, max(left, _LEAST_TIME)),
             check=signal.check,
         )
         reach("extension:ran")

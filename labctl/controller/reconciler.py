@@ -28,6 +28,7 @@ from labctl.planner import plan as make_plan
 from labctl.store.scale_sets import find_scale_set
 
 _WORKERS = 64  # threads wait for guests most of the time, and are made only when needed
+_FIRST_ANSWERS = timedelta(seconds=6)  # a little more than one health question may take
 _STUCK_AFTER = timedelta(seconds=60)  # beyond the time that health may take
 _LONGEST_WAIT = timedelta(seconds=5)  # then look again: another process may have changed the wish
 
@@ -55,6 +56,7 @@ class Reconciler:
     listener: Listener | None = None
     _wake: threading.Event = field(default_factory=threading.Event)
     _jobs: dict[str, _Job] = field(default_factory=dict)
+    _turns: int = 0
     _moved_at: datetime | None = None  # when something was last done
     _trouble: HostError | None = None  # the host refused something; no action begins after it
 
@@ -89,7 +91,12 @@ class Reconciler:
             self._wake.clear()
             now = read_clock()
             self._take_in_finished(observer)
-            view = observer.observe(now, busy=frozenset(self._jobs))
+            if self._turns:
+                view = observer.observe(now, busy=frozenset(self._jobs))
+            else:
+                # An upgrade that another process began must not be judged by a deadline alone.
+                view = observer.observe_answered(_FIRST_ANSWERS)
+            self._turns += 1
             if view is None:
                 outcome = goal(None, Plan(), now)
                 return outcome or Outcome(succeeded=False, message=f"{self.name!r} was deleted")
@@ -176,7 +183,7 @@ class Reconciler:
 
     def _raise_when_stuck(self, view: ScaleSet, plan: Plan, now: datetime) -> None:
         """Nothing was done for long, and time alone will not change that."""
-        if self._jobs or self._moved_at is None:
+        if self._moved_at is None:
             self._moved_at = now
             return
         patience = view.spec.upgrade_policy.health_timeout + _STUCK_AFTER

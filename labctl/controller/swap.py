@@ -48,6 +48,7 @@ from labctl.store.data_disks import DataDiskRow, insert_data_disk, load_data_dis
 from labctl.store.events import add_event
 from labctl.store.instances import (
     change_generation,
+    clear_restart,
     load_identities,
     load_identity,
     load_reserved_ports,
@@ -199,6 +200,7 @@ class Swap:
         reach("start:done")
         with lab.database.write() as connection:
             change_generation(connection, instance.name, generation.number, started_at=started)
+            clear_restart(connection, instance.name, until=started)
         reach("start:recorded")
         note(
             self._lab.database,

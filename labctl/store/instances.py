@@ -133,6 +133,15 @@ def change_instance(connection: Connection, name: str, **values: object) -> None
     connection.execute(update(instance).where(instance.c.name == name).values(**values))
 
 
+def clear_restart(connection: Connection, name: str, *, until: datetime) -> None:
+    """Forget a wish for a restart that a start has fulfilled; a later wish stays."""
+    connection.execute(
+        update(instance)
+        .where(instance.c.name == name, instance.c.restart_asked_at <= until)
+        .values(restart_asked_at=None)
+    )
+
+
 def save_health(connection: Connection, name: str, health: Health) -> None:
     """Record a verdict."""
     change_instance(

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from labctl.errors import NotFoundError
 from labctl.model.spec import RollingUpgradePolicy
@@ -60,7 +60,10 @@ def insert_upgrade(
 
 
 def insert_member(connection: Connection, upgrade_id: int, entry: Member) -> None:
-    """Add an instance to an upgrade."""
+    """Add an instance to an upgrade; one that was deleted and made again begins anew."""
+    connection.execute(
+        delete(member).where(member.c.upgrade == upgrade_id, member.c.instance == entry.instance)
+    )
     connection.execute(
         insert(member).values(
             upgrade=upgrade_id,
