@@ -1,0 +1,121 @@
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from labctl.controller import prober as module
+from labctl.controller.prober import Prober
+from labctl.drivers.probe import ProbeResult, TcpTarget
+from labctl.model.instance import NOT_CHECKED, Health, HealthState
+
+NOW = datetime(2026, 11, 23, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+TARGET = TcpTarget(host="127.0.0.1", port=1)
+HEALTHY, UNHEALTHY, UNKNOWN = HealthState.HEALTHY, HealthState.UNHEALTHY, HealthState.UNKNOWN
+
+
+class Answers:
+    """Stands in for the network: the next answer is what the test says."""
+
+    def __init__(self) -> None:
+        self.state = HEALTHY
+        self.asked = 0
+
+    def __call__(self, target, *, timeout):
+        self.asked += 1
+        return ProbeResult(state=self.state, detail=self.state.value)
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    made = Answers()
+    monkeypatch.setattr(module, "check", made)
+    return made
+
+
+@pytest.fixture
+def prober(answers):
+    with ThreadPoolExecutor(2) as pool:
+        yield Prober(pool, lambda: None)
+
+
+def watch(prober, *, needed=1, generation=1, known=NOT_CHECKED):
+    prober.watch(
+        "web_0",
+        TARGET,
+        generation=generation,
+        interval=5 * SECOND,
+        needed=needed,
+        known=known,
+    )
+
+
+def turn(prober, now):
+    """Ask what is due, wait for the answer, take it in; returns the news."""
+    news = prober.step(now)
+    prober.await_answers(5 * SECOND)
+    return {**news, **prober.step(now)}
+
+
+def test_the_first_answer_is_a_verdict(prober):
+    watch(prober)
+    assert prober.health("web_0").state is HealthState.INITIALIZING
+    assert turn(prober, NOW) == {"web_0": Health(state=HEALTHY, since=NOW, detail="Healthy")}
+
+
+def test_what_is_known_already_is_no_news(prober):
+    known = Health(state=HEALTHY, since=NOW - 60 * SECOND, detail="Healthy")
+    watch(prober, known=known)
+    assert turn(prober, NOW) == {}
+    assert prober.health("web_0") == known
+
+
+def test_a_healthy_instance_is_asked_at_its_interval_and_another_one_sooner(prober, answers):
+    watch(prober)
+    turn(prober, NOW)
+    assert prober.next_due() == NOW + 5 * SECOND
+    turn(prober, NOW + SECOND)
+    assert answers.asked == 1
+    answers.state = UNHEALTHY
+    turn(prober, NOW + 5 * SECOND)
+    assert prober.next_due() < NOW + 6 * SECOND
+
+
+def test_a_verdict_changes_after_as_many_equal_answers_as_are_needed(prober, answers):
+    watch(prober, needed=2)
+    assert turn(prober, NOW) == {}
+    assert turn(prober, NOW + SECOND)["web_0"].state is HEALTHY
+    answers.state = UNHEALTHY
+    assert turn(prober, NOW + 10 * SECOND) == {}
+    answers.state = HEALTHY
+    assert turn(prober, NOW + 20 * SECOND) == {}
+    answers.state = UNHEALTHY
+    assert turn(prober, NOW + 30 * SECOND) == {}
+    assert turn(prober, NOW + 31 * SECOND)["web_0"].state is UNHEALTHY
+
+
+def test_one_or_two_missed_answers_do_not_make_an_instance_unknown(prober, answers):
+    watch(prober)
+    turn(prober, NOW)
+    answers.state = UNKNOWN
+    assert turn(prober, NOW + 10 * SECOND) == {}
+    assert turn(prober, NOW + 11 * SECOND) == {}
+    assert turn(prober, NOW + 12 * SECOND)["web_0"].state is UNKNOWN
+
+
+def test_a_new_generation_starts_without_a_verdict(prober):
+    watch(prober)
+    turn(prober, NOW)
+    watch(prober, generation=2, known=prober.health("web_0"))
+    assert prober.health("web_0").state is HealthState.INITIALIZING
+
+
+def test_the_latest_answers_are_kept_for_evidence(prober):
+    watch(prober)
+    for number in range(module.KEPT_SAMPLES + 5):
+        turn(prober, NOW + number * 10 * SECOND)
+    samples = prober.samples("web_0")
+    assert len(samples) == module.KEPT_SAMPLES
+    assert samples[-1].at == NOW + (module.KEPT_SAMPLES + 4) * 10 * SECOND
+    prober.forget("web_0")
+    assert prober.samples("web_0") == ()
