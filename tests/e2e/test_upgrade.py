@@ -96,7 +96,10 @@ def test_a_manual_upgrade_restores_nothing_without_being_told_to(lab, roll, brok
 def test_an_image_that_does_not_come_up_is_noticed_and_rolled_back(lab, broken, fault):
     version = broken(fault)
     boot = {"boot": "25s", "customData": "60s", "shutdown": "20s"}
-    lab.apply("dark", capacity=1, health=HEALTH, timeouts=boot)
+    # The one that switches itself off does so while this runs, before it could be called healthy.
+    slow = {"name": "slow", "script": "#!/bin/sh\n[ ! -e /etc/late ] || sleep 60\n"}
+    late = {"inline": "#!/bin/sh\ngrep -q IMAGE_VERSION=1 /etc/labctl-image || touch /etc/late\n"}
+    lab.apply("dark", health=HEALTH, timeouts=boot, extensions=[slow], customData=late)
     try:
         failed = lab.run("upgrade", "start", "dark", "--version", version, "--rollback", expect=1)
         assert "run: labctl upgrade show" in failed.stderr
