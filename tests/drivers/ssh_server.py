@@ -1,5 +1,6 @@
 """Real SSH servers as processes on loopback, for the tests of what speaks SSH."""
 
+import contextlib
 import getpass
 import os
 import signal
@@ -73,16 +74,14 @@ class SshServer:
     def hang_up(self):
         """End the sessions, as a broken network does; the server stays."""
         for pid in descendants(self.process.pid):
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def stop(self):
         """End the server and every session."""
         if self.process is not None:
-            for pid in (*descendants(self.process.pid), self.process.pid):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+            self.hang_up()
+            self.process.kill()
             self.process.wait()
             self.process = None
 
