@@ -73,6 +73,10 @@ class PrivateLibvirt:
 
         wait_for(answers, seconds=30, what="the private libvirtd")
 
+    @property
+    def is_alive(self) -> bool:
+        return self._daemon is not None and self._daemon.poll() is None
+
     def kill(self) -> None:
         """SIGKILL; domains and virtlogd go on."""
         assert self._daemon is not None

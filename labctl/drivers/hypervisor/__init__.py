@@ -268,8 +268,11 @@ class Hypervisor:
             return
         try:
             domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
-        except libvirt.libvirtError:
-            if domain.isActive():
+        except libvirt.libvirtError as error:
+            # Not running: the guest has just powered off, and libvirtd, perhaps back from a
+            # restart, is about to clean up after it. The caller looks again.
+            is_over = error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID
+            if not is_over and domain.isActive():
                 raise
 
     def _cut_power(self, name: str, *, was_asked: bool) -> Stopped:
