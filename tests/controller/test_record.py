@@ -9,9 +9,17 @@ from labctl.controller.record import record
 from labctl.errors import NotFoundError, RefusedError
 from labctl.model.image import ImageDefinition, ImageVersion, VersionNumber
 from labctl.model.instance import Identity, Wanted
-from labctl.model.plan import BeginBatch, CreateInstance, EndBatch, EndUpgrade, MoveMember
+from labctl.model.plan import (
+    BeginBatch,
+    CreateInstance,
+    EndBatch,
+    EndUpgrade,
+    MoveMember,
+    RemoveInstance,
+)
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade import Member, MemberState, StartedBy, UpgradeCode
+from labctl.planner import foresight
 from labctl.store.database import Database
 from labctl.store.events import load_events
 from labctl.store.gallery import add_version, ensure_definition
@@ -234,3 +242,62 @@ def test_an_unknown_instance_is_refused_before_the_known_ones_change(web):
     with pytest.raises(NotFoundError, match="web_9"), web.write() as connection:
         set_wanted(connection, ["web_0", "web_9"], Wanted.STOPPED, now=NOW)
     assert replace(view(web).instances[0]).wanted is Wanted.RUNNING
+
+
+def essence(scale_set):
+    """What the planner's foresight and the store must agree on."""
+    upgrade = scale_set.upgrade
+    return (
+        scale_set.image_version,
+        [
+            (
+                i.name,
+                i.wanted,
+                i.generation,
+                [(g.number, g.image_version, g.started_at, g.ready_at) for g in i.generations],
+            )
+            for i in scale_set.instances
+        ],
+        upgrade
+        and (
+            upgrade.code,
+            upgrade.batches,
+            upgrade.batch_ended_at,
+            [
+                (m.instance, m.state, m.batch, m.from_generation, m.to_generation, m.settled_at)
+                for m in upgrade.members
+            ],
+        ),
+    )
+
+
+@pytest.mark.parametrize("last", [UpgradeCode.COMPLETED, UpgradeCode.FAULTED])
+def test_the_store_does_with_decisions_what_the_planner_foresees(web, last):
+    """Properties are proven against the planner's foresight; this ties it to the real store."""
+    upgrade_id = start_upgrade(web)
+    with web.write() as connection:
+        for name in ("web_0", "web_1"):
+            change_generation(connection, name, 1, started_at=NOW, ready_at=NOW, prepared=True)
+
+    def move(name, state):
+        return MoveMember(upgrade=upgrade_id, instance=name, state=state, reason="r")
+
+    later = NOW + timedelta(minutes=1)
+    for decision in (
+        BeginBatch(upgrade=upgrade_id, batch=1, instances=("web_0",), reason="r"),
+        move("web_0", MemberState.SUCCEEDED),
+        EndBatch(upgrade=upgrade_id, batch=1, reason="r"),
+        CreateInstance(ordinal=2, reason="r"),
+        BeginBatch(upgrade=upgrade_id, batch=2, instances=("web_1",), reason="r"),
+        move("web_1", MemberState.ROLLING_BACK),
+        move("web_1", MemberState.ROLLED_BACK),
+        EndBatch(upgrade=upgrade_id, batch=2, reason="r"),
+        move("web_2", MemberState.SKIPPED),
+        RemoveInstance(instance="web_2", reason="r"),
+        EndUpgrade(upgrade=upgrade_id, code=last, reason="r"),
+    ):
+        foreseen = foresight.record(view(web), decision, later)
+        decide(web, decision, now=later)
+        if foreseen.upgrade is not None and foreseen.upgrade.code.is_final:
+            foreseen = replace(foreseen, upgrade=None)  # the view shows running ones only
+        assert essence(view(web)) == essence(foreseen), decision
