@@ -1,13 +1,23 @@
-"""What goes wrong around labctl: libvirtd dies, the disk is full, ports are taken, names are odd."""
+"""What goes wrong around labctl: libvirtd dies, disks fill up, ports are taken, names are odd."""
 
 import contextlib
+import re
+import socket
 import subprocess
 import threading
 import time
 
 import pytest
 
-from tests.e2e.harness import HEALTH, checksum, wait_for, write_payload
+from tests.e2e.harness import (
+    HEALTH,
+    Lab,
+    checksum,
+    share_build_cache,
+    state_directory,
+    wait_for,
+    write_payload,
+)
 
 DATA = [{"name": "data", "size": "32MiB", "fileSystem": "ext4", "mountPoint": "/data"}]
 
@@ -135,3 +145,60 @@ def assert_names_the_hypervisor(output):
     assert "hypervisor 'qemu:///system' does not answer" in output
     assert "next: " in output
     assert "Traceback" not in output
+
+
+ODD = """it's a "lab" & 100%, ünï = $HOME ${HOME}; \\"""
+# Quotes of all kinds, backslashes, what shells and YAML expand, UTF-8, no line feed at the end.
+CUSTOM = r"""#!/bin/sh
+# \ \n "double" 'single' `back` $HOME ${X} %s %% {{ braces }} ünïcødé 漢字 🙂	tab
+printf '%s\n' "a \"b\" \\ 'c' ü" >>/data/said"""
+
+
+def test_every_path_and_name_may_hold_blanks_quotes_and_utf8():
+    with state_directory(ODD) as path:
+        share_build_cache(path)
+        lab = Lab(path)
+        lab.build("1.0.0", "--publish")
+        lab.build("1.1.0", "--publish")
+        first, second = """the "first" one's \\ $(reboot)""", "; sudo reboot; 'second' `halt` %s"
+        folder = path / """my 'specs' & "more" ü"""
+        folder.mkdir()
+        spec = lab.spec(
+            "odd",
+            health=HEALTH,
+            dataDisks=DATA,
+            customData={"file": f"{folder.name}/custom data's.sh"},
+            extensions=[
+                {
+                    "name": second,
+                    "script": "#!/bin/sh\necho second >>/data/said\n",
+                    "provisionAfterExtensions": [first],
+                },
+                {"name": first, "file": f"{folder.name}/ext ünï.sh"},
+            ],
+        )
+        spec = spec.rename(path / "an odd 'spec' & more.yaml")
+        (folder / "custom data's.sh").write_text(CUSTOM)
+        (folder / "ext ünï.sh").write_text("#!/bin/sh\necho first >>/data/said\n")
+        try:
+            lab.run("apply", spec)
+            assert "nothing to change" in lab.run("apply", spec).stdout
+            once = [*"""a "b" \\ 'c' ü""".splitlines(), "first", "second"]
+            assert lab.ask("odd_0", "cat /data/said").splitlines() == once
+            # What the guest finds on its seed is the file, byte for byte.
+            seed = "mount -t iso9660 -o ro /dev/vdb /mnt && cat /mnt/user-data; umount /mnt"
+            assert lab.ask("odd_0", seed) == CUSTOM
+            before = write_payload(lab, "odd_0")
+            lab.run("upgrade", "start", "odd", "--version", "1.1.0")
+            assert lab.versions("odd") == ["1.1.0"]
+            assert checksum(lab, "odd_0") == before
+            assert lab.ask("odd_0", "cat /data/said").splitlines() == once * 2
+            assert first in lab.run("events", "odd").stdout
+            assert "odd-0 serves, image 1.1.0" in lab.run("instance", "logs", "odd_0").stdout
+            assert lab.json("instance", "show", "odd_0")["consoleLog"].startswith(str(path))
+            lab.run("delete", "odd", "--yes")
+            assert lab.files("odd") == ["odd_0.data-data.qcow2"]
+            lab.run("disk", "delete", "odd_0/data", "--yes")
+            assert lab.files("odd") == []
+        finally:
+            lab.remove("odd")
