@@ -81,6 +81,19 @@ def test_a_healthy_instance_is_asked_at_its_interval_and_another_one_sooner(prob
     assert prober.next_due() < NOW + 6 * SECOND
 
 
+def test_an_instance_that_stays_unhealthy_is_asked_less_and_less_often(prober, answers):
+    answers.state = UNHEALTHY
+    watch(prober)
+    moment = NOW
+    for _ in range(60):
+        turn(prober, moment)
+        moment = prober.next_due()
+    assert moment > NOW + 120 * SECOND
+    answers.state = UNKNOWN
+    turn(prober, moment)
+    assert prober.next_due() < moment + SECOND  # something is happening: look closely
+
+
 def test_a_verdict_changes_after_as_many_equal_answers_as_are_needed(prober, answers):
     watch(prober, needed=2)
     assert turn(prober, NOW) == {}
