@@ -64,6 +64,9 @@ class Observer:
         """Hear of domains that start, stop and crash while the block runs."""
 
         def on_event(event: DomainEvent) -> None:
+            # Other scale sets and other tools have domains here, too. RESYNC has no name.
+            if event.name and event.name.rpartition("_")[0] != self._name:
+                return
             self._is_stale = True
             if event.kind in {LifecycleKind.STOPPED, LifecycleKind.CRASHED}:
                 on_stopped(event.name, f"the instance went off by itself ({event.detail})")
