@@ -303,6 +303,8 @@ def why(
     print("\nrecent events:")
     for event in recent:
         print(f"  {event.at:%Y-%m-%dT%H:%M:%SZ}  {event.kind.value:<8}  {event.message}")
+        for line in event.detail.splitlines():
+            print(f"      {line}")
 
 
 def _say(output: Output, name: str, message: str, *, changed: bool) -> None:

@@ -63,6 +63,7 @@ def plan(name: Name, version: Version = None) -> None:
         return
     if found.refusal is not None:
         print(f"{name}: upgrade to {target.image.name} would be refused: {found.refusal.message}")
+        print(f"next: {found.refusal.hint}")
         return
     print(f"{name}: upgrade to {target.image.name}")
     for batch in found.batches:
@@ -93,10 +94,18 @@ def start(
     timeout: Deadline = None,
     no_wait: NoWait = False,
 ) -> None:
-    """Upgrade the OS disks in batches, gated by health; data disks are kept."""
+    """Upgrade the OS disks in batches, gated by health; data disks are kept.
+
+    Run again after an interruption, it goes on with the upgrade that it began.
+    """
     from labctl.cli.follow import last_event, opened_lab
     from labctl.controller.clock import now
-    from labctl.controller.upgrades import NothingToUpgradeError, find_target, start_upgrade
+    from labctl.controller.upgrades import (
+        NothingToUpgradeError,
+        find_same_upgrade,
+        find_target,
+        start_upgrade,
+    )
     from labctl.controller.work import look_once
     from labctl.model.upgrade import StartedBy
 
@@ -108,10 +117,13 @@ def start(
         view, _ = look_once(lab, name)
         try:
             with lab.database.write() as connection:
-                upgrade_id = start_upgrade(
+                target = find_target(connection, view, version)
+                upgrade_id = find_same_upgrade(
+                    connection, name, target, restores=rollback
+                ) or start_upgrade(
                     connection,
                     view,
-                    find_target(connection, view, version),
+                    target,
                     restores=rollback,
                     started_by=StartedBy.USER,
                     now=now(),

@@ -20,6 +20,7 @@ from labctl.store.instances import (
     find_scale_set_of,
     load_instances,
     remove_extension_runs,
+    remove_failed_runs,
     save_failure,
 )
 from labctl.store.scale_sets import (
@@ -68,7 +69,7 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
             subnet=_choose_subnet(connection, spec),
             now=now,
         )
-        text = f"created with {spec.capacity} instances of {image.name}"
+        text = f"created: capacity {spec.capacity}, image {image.name}"
         _note(connection, spec.name, text, now=now)
         return Applied(created=True, changes=(text,))
     if row.is_deleting:
@@ -163,7 +164,8 @@ def rerun(
             change_instance(connection, instance.name, rerun_custom_data_asked_at=now)
         if extensions:
             remove_extension_runs(connection, instance.name, instance.generation)
-        _clear_failure(connection, scale_set, instance.name)
+        if not custom_data:  # what custom data failed at is the reason to run it before it is ready
+            _clear_failure(connection, scale_set, instance.name)
         what = " and ".join(
             word
             for word, is_asked in (("custom data", custom_data), ("extensions", extensions))
@@ -179,8 +181,9 @@ def _owners(connection: Connection, instances: Sequence[str]) -> dict[str, str]:
 
 def _clear_failure(connection: Connection, scale_set: str, name: str) -> None:
     for instance in load_instances(connection, scale_set):
-        if instance.name == name and instance.current.failure is not None:
+        if instance.name == name:
             save_failure(connection, name, instance.generation, None)
+            remove_failed_runs(connection, name, instance.generation)
 
 
 def _retry_failures(connection: Connection, instances: tuple[Instance, ...]) -> tuple[str, ...]:
@@ -188,6 +191,7 @@ def _retry_failures(connection: Connection, instances: tuple[Instance, ...]) -> 
     for instance in instances:
         if instance.current.failure is not None:
             save_failure(connection, instance.name, instance.generation, None)
+            remove_failed_runs(connection, instance.name, instance.generation)
             retried.append(f"{instance.name}: trying again what failed")
     return tuple(retried)
 

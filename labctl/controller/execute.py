@@ -64,7 +64,7 @@ class Executor:
                     instance,
                     _rung_of(action, error),
                     error.brief,
-                    detail=error.detail,
+                    detail="\n".join(line for line in (error.detail, error.hint) if line),
                 )
 
     def _perform(self, view: ScaleSet, instance: Instance, action: Action, signal: Signal) -> None:

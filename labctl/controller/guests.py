@@ -151,6 +151,11 @@ class Guests:
         )
         with self._lab.database.write() as transaction:
             change_instance(transaction, instance.name, rerun_custom_data_asked_at=None)
+            if result.has_succeeded:
+                number = instance.generation
+                save_failure(transaction, instance.name, number, None)
+                if not instance.current.is_ready:
+                    change_generation(transaction, instance.name, number, ready_at=now())
         if result.has_succeeded:
             note(self._lab.database, view, instance, EventKind.RUNG, "custom data ran again")
         else:

@@ -134,7 +134,7 @@ def delete_image(
     """
     with database.write() as connection:
         image = gallery.remove_version(connection, definition, version)
-    return _delete_unneeded(settings, database, image.digest)
+    return image.digest in collect_garbage(settings, database).digests
 
 
 def collect_garbage(settings: Settings, database: Database) -> Collected:

@@ -46,5 +46,6 @@ def fail(
             instance=instance.name,
             upgrade=view.upgrade.id if view.upgrade else None,
             kind=EventKind.FAILURE,
-            message=f"failed at {rung.value}: {message}" + (f"\n{detail}" if detail else ""),
+            message=f"failed at {rung.value}: {message}",
+            detail=detail,
         )

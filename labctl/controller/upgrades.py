@@ -105,6 +105,21 @@ def start_upgrade(
     return upgrade_id
 
 
+def find_same_upgrade(
+    connection: Connection, scale_set: str, target: Target, *, restores: bool
+) -> int | None:
+    """The running upgrade that a new one would be like, so that it can be gone on with."""
+    running = find_running_upgrade(connection, scale_set)
+    if (
+        running is None
+        or running.target_digest != target.image.digest
+        or running.model_revision != target.model_revision
+        or running.restores != restores
+    ):
+        return None
+    return running.id
+
+
 def cancel_upgrade(connection: Connection, scale_set: str, *, now: datetime) -> int:
     """Ask the running upgrade to stop at the end of its batch; returns its id."""
     running = find_running_upgrade(connection, scale_set)

@@ -28,6 +28,7 @@ class Event:
     upgrade: int | None
     kind: EventKind
     message: str
+    detail: str = ""  # several lines, for example the end of the serial console
 
     @property
     def subject(self) -> str:

@@ -1,6 +1,6 @@
 """The next step of one instance, read off its facts, most urgent first."""
 
-from labctl.model.instance import Power, Wanted
+from labctl.model.instance import Power, Rung, Wanted
 from labctl.model.plan import (
     Action,
     AwaitReady,
@@ -89,12 +89,16 @@ def _find_step_of_powered(situation: Situation) -> Action | Hold | None:
         return Start(
             instance=name, generation=current.number, reason="runs, but its start is not recorded"
         )
-    if not current.is_ready:
-        return AwaitReady(instance=name, generation=current.number, reason=situation.errand)
-    if instance.rerun_custom_data_asked_at is not None:
+    if instance.rerun_custom_data_asked_at is not None and (
+        current.is_ready
+        # It stopped short of ready because of its custom data, so that is what to try again.
+        or (current.failure is not None and current.failure.rung is Rung.CUSTOM_DATA)
+    ):
         return RerunCustomData(
             instance=name, generation=current.number, reason="its user asked for it"
         )
+    if not current.is_ready:
+        return AwaitReady(instance=name, generation=current.number, reason=situation.errand)
     extension = find_next_extension(situation)
     if extension is not None:
         after = ", ".join(extension.provision_after_extensions)

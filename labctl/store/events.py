@@ -1,5 +1,6 @@
 """The history of everything: one row for each thing that was asked, decided, done or noticed."""
 
+import json
 from datetime import datetime
 
 from sqlalchemy import Connection, func, insert, select
@@ -17,6 +18,7 @@ def add_event(
     message: str,
     instance: str | None = None,
     upgrade: int | None = None,
+    detail: str = "",
 ) -> None:
     """Append one event in the running transaction."""
     connection.execute(
@@ -27,7 +29,7 @@ def add_event(
             upgrade=upgrade,
             kind=kind.value,
             message=message,
-            data="{}",
+            data=json.dumps({"detail": detail} if detail else {}),
         )
     )
 
@@ -63,6 +65,7 @@ def load_events(
             upgrade=row.upgrade,
             kind=EventKind(row.kind),
             message=row.message,
+            detail=json.loads(row.data).get("detail", ""),
         )
         for row in rows
     ]

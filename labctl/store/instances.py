@@ -263,6 +263,18 @@ def remove_extension_runs(
     connection.execute(query)
 
 
+def remove_failed_runs(connection: Connection, name: str, generation_number: int) -> None:
+    """Forget runs that ended badly, so that only those extensions run again."""
+    connection.execute(
+        delete(extension_run).where(
+            extension_run.c.instance == name,
+            extension_run.c.generation == generation_number,
+            extension_run.c.finished_at.is_not(None),
+            extension_run.c.exit_code.is_distinct_from(0),
+        )
+    )
+
+
 def _reserve_ports(connection: Connection, name: str, identity: Identity) -> None:
     connection.execute(
         insert(port),
