@@ -1,4 +1,4 @@
-"""What the planner answers: decisions to record, actions to execute, holds; each with its reason."""
+"""What the planner answers: decisions, actions and holds, each with its reason."""
 
 from dataclasses import dataclass
 from datetime import datetime

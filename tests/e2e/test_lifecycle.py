@@ -103,6 +103,43 @@ def test_an_instance_that_dies_is_found_and_started_again_by_apply(lab, web):
     assert lab.instances("web")["web_1"]["health"] == "Healthy"
 
 
+def test_what_failed_is_told_and_can_be_tried_again(lab):
+    def fails_once(name):
+        return (
+            f"#!/bin/sh\necho {name} >>/data/{name}\n[ $(wc -l </data/{name}) -gt 1 ] || exit 3\n"
+        )
+
+    spec = {
+        "dataDisks": DATA,
+        "customData": {"inline": fails_once("custom")},
+        "extensions": [
+            {"name": "good", "script": "#!/bin/sh\necho good >>/data/good\n"},
+            {
+                "name": "bad",
+                "script": fails_once("bad"),
+                "provisionAfterExtensions": ["good"],
+            },
+        ],
+        "health": HEALTH,
+    }
+    path = lab.spec("stumble", **spec)
+    try:
+        failed = lab.run("apply", path, expect=1)
+        assert "custom data ended with exit code 3" in failed.stderr
+        assert "next: run: labctl why stumble_0" in failed.stderr
+        assert "failed at custom-data" in lab.run("why", "stumble_0").stdout
+        failed = lab.run("rerun", "stumble", "--custom-data", expect=1)
+        assert "extension 'bad' ended with exit code 3" in failed.stderr
+        again = lab.run("apply", path)
+        assert "trying again" in again.stdout
+        assert lab.instances("stumble")["stumble_0"]["health"] == "Healthy"
+        # Only what had failed ran again.
+        lines = {name: lab.ask("stumble_0", f"wc -l </data/{name}") for name in ("good", "bad")}
+        assert lines == {"good": "1", "bad": "2"}
+    finally:
+        lab.remove("stumble")
+
+
 def test_ctrl_c_leaves_a_state_from_which_the_next_command_continues(lab):
     spec = lab.spec("stopped", capacity=2, health=HEALTH, dataDisks=DATA)
     running = lab.spawn("apply", spec)

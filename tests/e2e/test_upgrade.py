@@ -1,5 +1,7 @@
 """Rolling upgrades of real VMs: good images, bad images, and people in between."""
 
+import signal
+
 import pytest
 
 from tests.e2e.harness import HEALTH, checksum, wait_for, write_payload
@@ -131,6 +133,26 @@ def test_scaling_while_an_upgrade_runs_ends_with_every_instance_upgraded(lab):
         assert lab.versions("grow") == ["1.1.0"] * 3
     finally:
         lab.remove("grow")
+
+
+def test_an_interrupted_upgrade_goes_on_with_the_same_command(lab):
+    lab.apply("cut", health=HEALTH)
+    try:
+        words = ("upgrade", "start", "cut", "--version", "1.1.0")
+        upgrade = lab.spawn(*words)
+        wait_for(
+            lambda: "powered on with image 1.1.0" in lab.run("events", "cut").stdout,
+            seconds=60,
+            what="the swap",
+        )
+        upgrade.send_signal(signal.SIGINT)
+        output, _ = upgrade.communicate(timeout=60)
+        assert upgrade.returncode == 130, output
+        lab.run(*words)
+        assert lab.versions("cut") == ["1.1.0"]
+        assert len(lab.json("upgrade", "history", "cut")) == 1
+    finally:
+        lab.remove("cut")
 
 
 def test_cancel_ends_the_upgrade_after_its_batch(lab):
