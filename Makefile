@@ -17,10 +17,10 @@ demo: setup ## a scale set of real VMs, an upgrade, a rollback (IMAGE=tiny or de
 	$(PYTHON) tests/demo.py --image '$(IMAGE)'
 
 test: static ## everything: formatting, lint, types, imports, then all tests, those on real VMs too
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 check: static ## the same without the tests that boot VMs
-	$(PYTHON) -m pytest -m 'not e2e'
+	$(PYTHON) -m pytest -n 2 --dist loadfile -m 'not e2e'
 
 static: setup ## formatting, lint, types, import rules
 	ruff format --check
