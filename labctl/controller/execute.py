@@ -15,6 +15,7 @@ from labctl.model.event import EventKind
 from labctl.model.instance import (
     Instance,
     Rung,
+    Wanted,
 )
 from labctl.model.plan import (
     Action,
@@ -50,22 +51,29 @@ class Executor:
         self._swap.remove_scale_set(view)
 
     def execute(self, view: ScaleSet, action: Action, signal: Signal) -> None:
-        """Do it, and record the facts. Raises HostError when the host, not the instance, fails."""
+        """Do it, and record the facts.
+
+        Raises HostError when the host, not the instance, fails; LabError when an instance can
+        neither be taken away nor tidied up.
+        """
         instance = next(i for i in view.instances if i.name == action.instance)
         try:
             self._perform(view, instance, action, signal)
         except HostError:
             raise
         except LabError as error:
-            if not signal.is_cancelled:
-                fail(
-                    self._lab.database,
-                    view,
-                    instance,
-                    _rung_of(action, error),
-                    error.brief,
-                    detail="\n".join(line for line in (error.detail, error.hint) if line),
-                )
+            if signal.is_cancelled:
+                return
+            if _is_asked_again_regardless(action, instance):
+                raise
+            fail(
+                self._lab.database,
+                view,
+                instance,
+                _rung_of(action, error),
+                error.brief,
+                detail="\n".join(line for line in (error.detail, error.hint) if line),
+            )
 
     def _perform(self, view: ScaleSet, instance: Instance, action: Action, signal: Signal) -> None:
         match action:
@@ -109,6 +117,11 @@ class Executor:
                 self._swap.delete(view, instance, action)
             case _:
                 assert_never(action)
+
+
+def _is_asked_again_regardless(action: Action, instance: Instance) -> bool:
+    """Would the planner ask for it again at once, whatever failure is recorded?"""
+    return instance.wanted is not Wanted.RUNNING or isinstance(action, DiscardGeneration)
 
 
 def _rung_of(action: Action, error: LabError) -> Rung:

@@ -13,7 +13,7 @@ from labctl.controller.lab import Lab
 from labctl.controller.observe import Observer
 from labctl.controller.record import record
 from labctl.controller.signals import Signal
-from labctl.errors import HostError, TimedOutError
+from labctl.errors import LabError, TimedOutError
 from labctl.model.plan import (
     Action,
     AwaitReady,
@@ -58,13 +58,13 @@ class Reconciler:
     _jobs: dict[str, _Job] = field(default_factory=dict)
     _turns: int = 0
     _moved_at: datetime | None = None  # when something was last done
-    _trouble: HostError | None = None  # the host refused something; no action begins after it
+    _trouble: LabError | None = None  # only a person can mend it; no action begins after it
 
     def run(self, goal: Goal, *, deadline: timedelta | None = None) -> Outcome:
         """Work until `goal` says how it ended.
 
-        Raises TimedOutError at the deadline, HostError when the host does not let the work go on;
-        either way the next run goes on from the facts.
+        Raises TimedOutError at the deadline, HostError when the host does not let the work go on,
+        RefusedError when a disk to delete is in use; the next run goes on from the facts.
         """
         with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix=self.name) as pool:
             observer = Observer(self.lab, self.name, pool, self._wake.set)
@@ -169,7 +169,7 @@ class Reconciler:
             del self._jobs[name]
             observer.mark_stale()
             error = job.future.exception()
-            if isinstance(error, HostError):
+            if isinstance(error, LabError):
                 self._trouble = error  # the other jobs still come to their ends
             elif error is not None:
                 raise error

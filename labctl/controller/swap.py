@@ -29,6 +29,7 @@ from labctl.drivers.ports import choose_ports
 from labctl.drivers.seed import ensure_seed
 from labctl.model.event import EventKind
 from labctl.model.instance import (
+    NO_DOMAIN,
     Generation,
     Health,
     HealthState,
@@ -258,11 +259,13 @@ class Swap:
         """Undefine the domain and throw its OS disks away; data disks stay."""
         lab = self._lab
         self._guests.hang_up(instance.name)
-        grace = view.models[instance.current.model_revision].timeouts.shutdown
-        if not instance.current.is_ready:
-            grace = timedelta(seconds=1)
-        lab.hypervisor.ensure_stopped(instance.name, grace=grace, cancel=None)
-        lab.hypervisor.ensure_undefined(instance.name)
+        # A domain of that name that is not ours stays, and does not keep us from tidying up.
+        if instance.domain != NO_DOMAIN:
+            grace = view.models[instance.current.model_revision].timeouts.shutdown
+            if not instance.current.is_ready:
+                grace = timedelta(seconds=1)
+            lab.hypervisor.ensure_stopped(instance.name, grace=grace, cancel=None)
+            lab.hypervisor.ensure_undefined(instance.name)
         reach("delete:undefined")
         for generation in instance.generations:
             discard_os_generation(

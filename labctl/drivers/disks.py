@@ -296,9 +296,9 @@ def _refuse_open_disk(path: Path) -> None:
     done = _qemu_img("info", "-f", "qcow2", "--output=json", path, check=False)
     if done.exit_code != 0 and "lock" in done.stderr:
         raise RefusedError(
-            f"disk {str(path)!r} is in use by a running domain; it was not deleted",
+            f"disk {str(path)!r} is in use, and was not deleted",
             detail=done.stderr.strip(),
-            hint="stop the instance first",
+            hint="stop the instance, or end the program that has it open; then run it again",
         )
 
 

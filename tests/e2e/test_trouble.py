@@ -1,7 +1,6 @@
 """What goes wrong around labctl: libvirtd dies, disks fill up, ports are taken, names are odd."""
 
 import contextlib
-import re
 import socket
 import subprocess
 import threading
@@ -202,3 +201,158 @@ def test_every_path_and_name_may_hold_blanks_quotes_and_utf8():
             assert lab.files("odd") == []
         finally:
             lab.remove("odd")
+
+
+@pytest.fixture
+def quiet(lab):
+    """What must be the same after a command that was refused."""
+
+    def look():
+        files = [*lab.state_dir.glob("scale-sets/**/*"), *lab.state_dir.glob("images/*")]
+        return lab.json("list"), lab.json("events"), lab.json("image", "list"), sorted(files)
+
+    before = look()
+    yield
+    assert look() == before
+
+
+MISTAKES = {
+    "unknown key": (
+        "name: bad\ncapacity: 1\nimage: {definition: tiny}\ncapasity: 2\n",
+        "4:1",
+        "capacity",
+    ),
+    "bad value": ("name: bad\ncapacity: many\nimage: {definition: tiny}\n", "2:11", "'many'"),
+    "bad name": ("name: Bad\ncapacity: 1\nimage: {definition: tiny}\n", "1:7", "'Bad'"),
+    "no YAML": ("name: bad\ncapacity: [1\nimage: x\n", "3:", ""),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_a_spec_is_shown_with_its_place(lab, quiet, mistake):
+    text, place, word = MISTAKES[mistake]
+    spec = lab.specs / f"{mistake}.yaml"
+    spec.write_text(text)
+    refused = lab.run("apply", spec, expect=2)
+    assert f"{spec}:{place}" in refused.stderr
+    assert word in refused.stderr
+
+
+def test_what_is_not_there_is_named(lab, quiet, tmp_path):
+    no_image = lab.spec("no-image", image={"definition": "tony"})
+    no_version = lab.spec("no-version", image={"definition": "tiny", "version": "9.9.9"})
+    missing = tmp_path / "no such"
+    for words, code, said in (
+        (["apply", missing], 2, "no such' does not exist"),
+        (["apply", tmp_path], 2, "is a directory"),
+        (["apply", no_image], 3, "'tony'"),
+        (["apply", no_version], 3, "9.9.9"),
+        (["image", "import", missing, "--definition=tiny", "--version=9.0.0"], 3, "no such"),
+        (["show", "none"], 3, "'none'"),
+        (["scale", "none", 2], 3, "'none'"),
+        (["delete", "none", "--yes"], 3, "'none'"),
+        (["upgrade", "start", "none"], 3, "'none'"),
+        (["upgrade", "show", 4711], 3, "4711"),
+        (["instance", "ssh", "none_0"], 3, "'none_0'"),
+        (["instance", "stop", "none_0"], 3, "'none_0'"),
+        (["why", "none_0"], 3, "'none_0'"),
+        (["instance", "console", "none_0"], 4, "terminal"),
+    ):
+        refused = lab.run(*words, expect=code)
+        assert said in refused.stderr, words
+        assert "\nnext: " in refused.stderr, words
+
+
+FOREIGN = """<domain type='qemu'><name>foreign_0</name><memory unit='MiB'>64</memory>
+    <os><type machine='q35'>hvm</type></os></domain>"""
+
+
+def test_a_foreign_domain_of_the_same_name_is_left_alone(lab):
+    virsh = ["virsh", "-q", "-c", "qemu:///system"]
+    subprocess.run([*virsh, "define", "/dev/stdin"], input=FOREIGN, text=True, check=True)
+    spec = lab.spec("foreign", health=HEALTH)
+    try:
+        before = subprocess.check_output([*virsh, "dumpxml", "foreign_0"])
+        refused = lab.run("apply", spec, expect=1)
+        assert "domain 'foreign_0' exists and is not labctl's" in refused.stderr
+        assert "virsh domrename foreign_0" in lab.run("why", "foreign_0").stdout
+        assert subprocess.check_output([*virsh, "dumpxml", "foreign_0"]) == before
+    finally:
+        subprocess.run([*virsh, "undefine", "foreign_0"], check=True)
+    try:
+        lab.run("apply", spec)
+        assert lab.instances("foreign")["foreign_0"]["health"] == "Healthy"
+    finally:
+        lab.remove("foreign")
+
+
+@contextlib.contextmanager
+def opened_disk(disk):
+    """Somebody looks into a disk, and holds its lock."""
+    command = ["qemu-io", "-f", "qcow2", disk]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        process.stdin.write("length\n")
+        process.stdin.flush()
+        assert process.stdout.readline()  # so it is open
+        yield
+        process.stdin.write("quit\n")
+
+
+def test_a_scale_set_is_deleted_beside_a_foreign_domain(lab):
+    virsh = ["virsh", "-q", "-c", "qemu:///system"]
+    subprocess.run([*virsh, "define", "/dev/stdin"], input=FOREIGN, text=True, check=True)
+    try:
+        lab.run("apply", lab.spec("foreign"), expect=1)
+        disk = lab.state_dir / "scale-sets" / "foreign" / "foreign_0.g1.qcow2"
+        with opened_disk(disk):
+            refused = lab.run("delete", "foreign", "--yes", expect=4)
+            assert f"disk '{disk}' is in use" in refused.stderr
+        lab.run("delete", "foreign", "--yes")
+        assert lab.json("list") == []
+        assert lab.files("foreign") == []
+        assert lab.domains("foreign") == ["foreign_0"]
+    finally:
+        subprocess.run([*virsh, "undefine", "foreign_0"], check=True)
+
+
+def test_a_port_that_another_program_took_is_replaced(lab):
+    lab.apply("port", health=HEALTH)
+    try:
+        lab.run("instance", "stop", "port_0")
+        old = lab.instances("port")["port_0"]["ssh"]
+        with socket.socket() as stranger:
+            host, _, number = old.rpartition(":")
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            stranger.bind((host, int(number)))
+            stranger.listen()
+            started = lab.run("instance", "start", "port_0")
+            assert "a port was taken by another program" in started.stdout
+            row = lab.instances("port")["port_0"]
+            assert row["health"] == "Healthy"
+            assert row["ssh"] != old
+            assert lab.ask("port_0", "hostname") == "port-0"
+    finally:
+        lab.remove("port")
+
+
+def test_two_commands_at_once_make_one_scale_set_and_two_sets_do_not_wait_for_each_other(lab):
+    twin, other = lab.spec("twin", health=HEALTH), lab.spec("other", health=HEALTH)
+    try:
+        with (
+            told(lab, "apply", twin) as one,
+            told(lab, "apply", twin) as two,
+            told(lab, "apply", other) as three,
+        ):
+            outputs = [running.end(seconds=120) for running in (one, two, three)]
+        codes = [running.process.returncode for running in (one, two, three)]
+        assert codes == [0, 0, 0], outputs
+        assert sum("works on it; watching" in output for output in outputs[:2]) == 1
+        assert "watching" not in outputs[2]
+        assert lab.domains("twin") == ["twin_0"]
+        assert lab.domains("other") == ["other_0"]
+        created = [e for e in lab.json("events", "twin") if "created with" in e["message"]]
+        assert len(created) == 1
+    finally:
+        lab.remove("twin")
+        lab.remove("other")
