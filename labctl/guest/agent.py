@@ -10,6 +10,7 @@ import errno
 import hashlib
 import hmac
 import json
+import os
 import socket
 import sys
 import threading
@@ -206,10 +207,20 @@ def read_boot_id() -> str:
         return ""
 
 
+def give_up_rights(config: dict[str, Any]) -> None:
+    """Stop being root."""
+    if os.geteuid() == 0 and "uid" in config:
+        os.setgroups([])
+        os.setgid(config["uid"])
+        os.setuid(config["uid"])
+
+
 def main(path: str) -> None:
     """Run until killed."""
     with open(path) as file:  # noqa: PTH123 - pathlib costs memory
-        agent = Agent(json.load(file))
+        config = json.load(file)
+    give_up_rights(config)
+    agent = Agent(config)
     server = agent.listen()
     serving = threading.Thread(target=agent.serve, args=(server,), daemon=True)
     serving.start()

@@ -11,6 +11,9 @@ from email.mime.text import MIMEText
 from importlib.resources import files
 
 AGENT_PORT = 17800
+# The agent needs no rights. systemd wants a name for `User=`, so the agent changes to it by itself;
+# the number is of a range that nobody hands out.
+AGENT_UID = 61178
 SCRIPT_NAME = "labctl-boot.sh"
 
 
@@ -115,6 +118,7 @@ def _agent_calls(agent: AgentConfig) -> list[str]:
         "requestPath": agent.request_path or "",
         "intervalSeconds": int(agent.interval.total_seconds()),
         "numberOfProbes": agent.number_of_probes,
+        "uid": AGENT_UID,
     }
     lines = "".join(f"{key}={value}\n" for key, value in values.items())
     return [

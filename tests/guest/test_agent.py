@@ -150,6 +150,19 @@ def test_the_python_agent_is_small(tmp_path, application):
     assert int(resident.split()[1]) < 20_000  # kB
 
 
+@pytest.mark.root
+def test_the_python_agent_does_not_stay_root(tmp_path, application):
+    agent = Agent("py", tmp_path)
+    agent.start(appPort=application.port, uid=61178)
+    try:
+        status = Path(f"/proc/{agent.process.pid}/status").read_text()
+        assert agent.get()[0] == 200
+    finally:
+        agent.stop()
+    assert "\nUid:\t61178\t61178\t61178\t61178\n" in status
+    assert "\nCapEff:\t0000000000000000\n" in status
+
+
 def self_signed(path):
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "elsewhere.example")])

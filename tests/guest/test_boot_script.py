@@ -227,6 +227,7 @@ def test_the_agent_gets_its_files_and_the_guest_never_sees_the_token(guest):
         "requestPath": AGENT.request_path,
         "intervalSeconds": 5,
         "numberOfProbes": 2,
+        "uid": 61178,
     }
     assert f"requestPath={AGENT.request_path}\n" in (agent / "config").read_text()
     for name in ("agent.py", "agent.sh"):
