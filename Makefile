@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check static bench fix lock clean
+.PHONY: help setup test-setup demo test check static bench fix lock clean
 
 help:       ## show the targets
 	@sed -n 's/^\([a-z]*\): .*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -13,13 +13,16 @@ help:       ## show the targets
 setup:      ## install what is missing on this host, and the virtual environment
 	@bash .setup/host
 
+test-setup:
+	@bash .setup/host tests
+
 demo: setup ## a scale set of real VMs, an upgrade, a rollback (IMAGE=tiny or debian-12)
 	$(PYTHON) tests/demo.py --image '$(IMAGE)'
 
-test: static ## everything: formatting, lint, types, imports, then all tests, those on real VMs too
+test: test-setup static ## everything: formatting, lint, types, imports, then all tests, those on real VMs too
 	$(PYTHON) -m pytest -n 2 --dist loadfile
 
-check: static ## the same without the tests that boot VMs
+check: test-setup static ## the same without the tests that boot VMs
 	$(PYTHON) -m pytest -n 2 --dist loadfile -m 'not e2e'
 
 static: setup ## formatting, lint, types, import rules
