@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from labctl.errors import HostError
@@ -24,8 +24,10 @@ def try_lock(settings: Settings, scale_set: str) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+        # The lock is what counts; a full disk only keeps others from telling whose it is.
+        with suppress(OSError):
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         yield True
     finally:
         os.close(file)

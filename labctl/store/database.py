@@ -1,6 +1,7 @@
 """Opens the SQLite file, migrates it, and hands out transactions."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,8 @@ class Database:
         self._engine = _create_engine(path)
         from labctl.store.migrations import ensure_current
 
-        ensure_current(self._engine, path)
+        with self._translated():
+            ensure_current(self._engine, path)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -70,7 +72,7 @@ class Database:
         except OperationalError as error:
             raise HostError(
                 f"the store {str(self.path)!r} cannot be used",
-                detail=str(error.orig),
+                detail=f"{error.orig}; {shutil.disk_usage(self.path.parent).free >> 10} KiB are free",
                 hint="check free space and permissions with `labctl doctor`; nothing was half done",
             ) from error
 
