@@ -26,6 +26,7 @@ from labctl.drivers.readiness import climb
 from labctl.drivers.seed import ensure_seed
 from labctl.model.instance import Generation, HealthState, Identity, Instance, Power, Wanted
 from labctl.model.plan import ScaleSet
+from tests.bench.sampled import processor_of
 
 _PACE = 0.5  # seconds between two health questions, as in labctl/controller/prober.py
 _PROBE = timedelta(seconds=5)
@@ -179,6 +180,11 @@ class PlainInstance:
             self._process.wait(_POWER_DOWN)
         self._log.unlink()
 
+    @property
+    def processor(self) -> float:
+        """Processor seconds of its QEMU process."""
+        return 0.0 if self._process is None else processor_of(self._process.pid)
+
     def kill(self) -> None:
         """Cut the power and delete the files."""
         if self._process is not None:
@@ -215,6 +221,11 @@ class Floor:
         instance = PlainInstance(self._lab, self._view, self._template, self._folder, number)
         self._instances.append(instance)
         return instance
+
+    @property
+    def processor(self) -> float:
+        """Processor seconds of every QEMU process that runs."""
+        return sum(instance.processor for instance in self._instances)
 
     def provision(self, count: int, digest: str) -> float:
         """Seconds from nothing to `count` healthy instances."""

@@ -1,5 +1,6 @@
 """Runs a program and looks, while it runs, at its clock, processor time and peak memory."""
 
+import contextlib
 import os
 import subprocess
 import threading
@@ -24,6 +25,7 @@ class Run:
 
     seconds: float = 0.0
     exit_code: int = 0
+    host: float = 0.0  # processor seconds that the whole host used meanwhile
     lines: list[tuple[float, str]] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
 
@@ -59,7 +61,7 @@ class Run:
 
 def run_sampled(command: list[str], env: dict[str, str]) -> Run:
     """Run to the end; the caller judges the exit code."""
-    began = time.monotonic()
+    began, busy = time.monotonic(), host_busy()
     process = subprocess.Popen(
         command,
         env=env,
@@ -86,6 +88,7 @@ def run_sampled(command: list[str], env: dict[str, str]) -> Run:
             run.lines.append((time.monotonic() - began, line.rstrip("\n")))
         run.exit_code = process.wait()
         run.seconds = time.monotonic() - began
+        run.host = host_busy() - busy
     except BaseException:
         process.terminate()
         process.wait()
@@ -98,31 +101,45 @@ def run_sampled(command: list[str], env: dict[str, str]) -> Run:
 
 def _look(pid: int, began: float) -> Sample | None:
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        used = processor_of(pid)
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The name in parentheses may hold blanks. Behind it: state is field 3, utime is field 14.
-    fields = stat.rpartition(")")[2].split()
-    ticks = sum(int(fields[number - 3]) for number in (14, 15, 16, 17))
     # getrusage would not do: a process that forked without a copy shows its parent's peak.
     peak = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
     if peak is None:  # it is ending
         return None
-    return Sample(
-        at=time.monotonic() - began, processor=ticks / _TICKS, peak=int(peak.split()[1]) * 1024
-    )
+    return Sample(at=time.monotonic() - began, processor=used, peak=int(peak.split()[1]) * 1024)
 
 
-def host_load(seconds: float = 2.0) -> float:
-    """How many cores are busy now, by whomever."""
-    before, began = _busy(), time.monotonic()
-    threading.Event().wait(seconds)
-    return (_busy() - before) / (time.monotonic() - began)
+def processor_of(pid: int) -> float:
+    """Processor seconds of a process, with those of children that have ended."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    # The name in parentheses may hold blanks. Behind it: state is field 3, utime is field 14.
+    fields = stat.rpartition(")")[2].split()
+    return sum(int(fields[number - 3]) for number in (14, 15, 16, 17)) / _TICKS
 
 
-def _busy() -> float:
+def processor_of_guests(prefix: str) -> float:
+    """Processor seconds of the QEMU processes of libvirt's domains with this prefix."""
+    total = 0.0
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if f"guest={prefix}" in path.read_bytes().decode(errors="replace"):
+                total += processor_of(int(path.parent.name))
+    return total
+
+
+def host_busy() -> float:
+    """Processor seconds that the host has used since it started."""
     user, nice, system, _idle, _iowait, irq, soft_irq, *_ = map(
         int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     )
     return (user + nice + system + irq + soft_irq) / _TICKS
+
+
+def host_load(seconds: float = 2.0) -> float:
+    """How many cores are busy now, by whomever."""
+    before, began = host_busy(), time.monotonic()
+    threading.Event().wait(seconds)
+    return (host_busy() - before) / (time.monotonic() - began)
