@@ -1,5 +1,6 @@
 """Shows failures: three lines and an exit code; the log keeps what only developers need."""
 
+import errno
 import json
 import os
 import select
@@ -15,7 +16,7 @@ from typer.exceptions import TyperException
 
 from labctl.cli.context import current_options
 from labctl.cli.output import Output
-from labctl.errors import ExitCode, LabError
+from labctl.errors import ExitCode, HostError, LabError
 from labctl.settings import load_settings
 
 INTERRUPTED = "interrupted; the work so far is kept, run the same command again to continue"
@@ -75,6 +76,9 @@ def exit_code_of(error: BaseException, arguments: Sequence[str]) -> int:
         case TyperException():
             show_error(_translate(error))
             return ExitCode.INVALID
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            show_error(_no_space(error))
+            return ExitCode.HOST
         case BrokenPipeError() if _is_stdout_closed():
             return CLOSED_PIPE
     _show_crash(error, arguments)
@@ -91,6 +95,16 @@ class _UsageError(LabError):
     """The command line is wrong."""
 
     exit_code = ExitCode.INVALID
+
+
+def _no_space(error: OSError) -> LabError:
+    """Say where the disk is full, as far as the kernel said it."""
+    where = f" for {str(error.filename)!r}" if error.filename else ""
+    return HostError(
+        f"no space left{where}",
+        detail=error.strerror or str(error),
+        hint="free space, then run the same command again; labctl doctor shows how much there is",
+    )
 
 
 def _translate(error: TyperException) -> LabError:

@@ -104,6 +104,12 @@ def find_reason_to_give_up(situation: Situation, scale_set: ScaleSet, now: datet
     failure = find_failure(situation)
     if failure is not None:
         return f"{failure.rung.value}: {failure.message}"
+    domain = situation.instance.domain
+    if domain.power is Power.PAUSED:
+        return (
+            f"paused by the hypervisor ({domain.reason}); look for a full disk on the host, "
+            f"then: labctl instance restart {situation.instance.name}"
+        )
     if not situation.instance.is_settled or situation.current.ready_at is None:
         return None
     # All that labctl does for it is done; from here on only the application decides.

@@ -1,5 +1,6 @@
 """What a failure looks like."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -111,6 +112,14 @@ def test_a_crash_is_logged_elsewhere_when_the_state_directory_cannot_be_used(tmp
     log = Path(words.split(";")[0])
     assert "Traceback" in log.read_text()
     log.unlink()
+
+
+def test_a_full_disk_is_no_fault_of_labctl(capsys):
+    error = OSError(errno.ENOSPC, "No space left on device", "/lab/log")
+    assert exit_code_of(error, ["apply"]) == ExitCode.HOST
+    told = capsys.readouterr().err
+    assert told.startswith("labctl: no space left for '/lab/log'\n")
+    assert "next: free space" in told
 
 
 def test_a_broken_pipe_to_elsewhere_is_not_kept_quiet(capsys):

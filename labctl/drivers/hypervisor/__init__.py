@@ -1,5 +1,6 @@
 """The one door to libvirt: domains and networks of labctl, and nobody else's."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -164,6 +165,7 @@ class Hypervisor:
     ) -> Stopped:
         """Press the power button, wait up to `grace`, then cut the power.
 
+        A guest that was paused, as by a full disk, is resumed once so that it can save its work.
         Setting `cancel` ends the waiting and leaves the domain to shut down by itself.
         """
         ended = threading.Event()
@@ -173,7 +175,7 @@ class Hypervisor:
                 ended.set()
 
         deadline = time.monotonic() + grace.total_seconds()
-        was_asked = False
+        was_asked = was_resumed = False
         unsubscribe = self._connection.subscribe(listen)
         try:
             while True:
@@ -182,6 +184,10 @@ class Hypervisor:
                 if power in (None, Power.STOPPED):
                     return Stopped.GRACEFUL if was_asked else Stopped.WAS_OFF
                 left = deadline - time.monotonic()
+                if power is Power.PAUSED and left > 0 and not was_resumed:
+                    was_resumed = True
+                    self._connection.call(f"resume {name!r}", lambda c: self._resume(c, name))
+                    continue
                 # A paused or panicked guest hears no button.
                 if left <= 0 or power is not Power.RUNNING:
                     return self._cut_power(name, was_asked=was_asked)
@@ -261,6 +267,13 @@ class Hypervisor:
         if not domain.isActive():
             return Power.STOPPED  # whatever ended it
         return describe_state(*domain.state())[0]
+
+    def _resume(self, connection: libvirt.virConnect, name: str) -> None:
+        domain = _find_domain(connection, name)
+        if domain is not None:
+            # Where it does not go on, the caller sees that it is still paused.
+            with contextlib.suppress(libvirt.libvirtError):
+                domain.resume()
 
     def _press(self, connection: libvirt.virConnect, name: str) -> None:
         domain = _find_domain(connection, name)

@@ -287,6 +287,13 @@ def test_two_threads_that_start_one_domain_agree(lab):
             lab.hypervisor.ensure_stopped(config.name, grace=NOW)
 
 
+def test_a_paused_guest_goes_on_so_that_it_can_shut_down(lab):
+    config = lab.start("obeys")
+    await_console(config)
+    subprocess.run(["virsh", "-q", "-c", lab.hypervisor.uri, "suspend", config.name], check=True)
+    assert lab.hypervisor.ensure_stopped(config.name, grace=SOON) is Stopped.GRACEFUL
+
+
 def test_a_domain_that_is_starting_counts_as_running():
     paused, starting_up = 3, 11  # VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_STARTING_UP
     assert describe_state(paused, starting_up) == (Power.RUNNING, "starting up")
