@@ -21,7 +21,7 @@ SPEC = {
     "image": {"definition": "debian-12", "version": "1.0.0"},
     "dataDisks": [{"name": "db", "size": "64MiB", "fileSystem": "ext4", "mountPoint": "/data"}],
     "customData": {"inline": CLOUD_CONFIG},
-    "extensions": [{"name": "mark", "script": "#!/bin/sh\nsystemctl is-active labctl-health\n"}],
+    "extensions": [{"name": "mark", "script": "#!/bin/sh\ntest -s /etc/from-user\n"}],
     "health": HEALTH,
     "timeouts": {"shutdown": "60s"},
     "upgradePolicy": {"healthTimeout": "2m"},
