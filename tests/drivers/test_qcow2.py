@@ -60,11 +60,9 @@ def test_an_external_data_file_is_refused(tmp_path):
 
 
 def test_an_encrypted_image_is_refused(tmp_path):
-    image = _create(
-        tmp_path / "a.qcow2",
-        *("--object", "secret,id=s,data=abc"),
-        *("-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"),
-    )
+    image = _create(tmp_path / "a.qcow2")
+    # qemu-img measures the processor to make a real one, and fails where that is too busy.
+    _patch(image, 32, struct.pack(">I", 2))  # crypt_method LUKS
     with pytest.raises(InvalidError, match="it is encrypted"):
         qcow2.read_header(image)
 
