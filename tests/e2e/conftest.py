@@ -31,6 +31,19 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
+def tiny_files() -> Iterator[dict[str, Path]]:
+    """Image files of tiny by version, which any user may read."""
+    with state_directory() as path:
+        share_build_cache(path)
+        lab = Lab(path)
+        files = {version: path / f"tiny-{version}.qcow2" for version in ("1.0.0", "1.1.0")}
+        for version, file in files.items():
+            lab.build(version, "--copy-to", str(file))
+            file.chmod(0o444)
+        yield files
+
+
+@pytest.fixture(scope="session")
 def private_libvirt() -> Iterator[PrivateLibvirt]:
     """A libvirtd that a test may kill, on a network of its own."""
     if os.geteuid() != 0:
@@ -40,15 +53,11 @@ def private_libvirt() -> Iterator[PrivateLibvirt]:
 
 
 @pytest.fixture(scope="session")
-def private_lab(private_libvirt: PrivateLibvirt) -> Iterator[Lab]:
+def private_lab(private_libvirt: PrivateLibvirt, tiny_files: dict[str, Path]) -> Iterator[Lab]:
     """A lab on the private libvirtd."""
     with state_directory() as path:
-        share_build_cache(path)
-        # Built outside: in there is no way to a Debian mirror.
-        outside = Lab(path)
-        outside.build("1.0.0", "--publish")
-        outside.build("1.1.0", "--publish")
         made = Lab(path, private_libvirt.prefix)
+        made.import_images(tiny_files)
         yield made
         for row in made.json("list"):
             made.remove(row["name"])

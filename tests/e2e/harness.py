@@ -115,6 +115,12 @@ class Lab:
         words = ("--version", version, "--definition", definition, *options)
         self.run("image", "build", recipe, *words)
 
+    def import_images(self, files: dict[str, Path]) -> None:
+        """Take in images that were built elsewhere, by version."""
+        for version, file in files.items():
+            words = ("--definition", "tiny", "--version", version, "--publish")
+            self.run("image", "import", file, *words)
+
     def remove(self, scale_set: str) -> None:
         """Tidy up after a test, data disks included."""
         self.run("delete", scale_set, "--yes", expect=None)
