@@ -27,6 +27,7 @@ from labctl.drivers.failpoint import reach
 from labctl.drivers.hypervisor import PortTakenError
 from labctl.drivers.ports import choose_ports
 from labctl.drivers.seed import ensure_seed
+from labctl.errors import HostError
 from labctl.model.event import EventKind
 from labctl.model.instance import (
     NO_DOMAIN,
@@ -45,7 +46,13 @@ from labctl.model.plan import (
     Start,
     Stop,
 )
-from labctl.store.data_disks import DataDiskRow, insert_data_disk, load_data_disks
+from labctl.model.spec import ScaleSetSpec
+from labctl.store.data_disks import (
+    DataDiskRow,
+    insert_data_disk,
+    load_data_disks,
+    mark_made,
+)
 from labctl.store.events import add_event
 from labctl.store.instances import (
     change_generation,
@@ -81,15 +88,40 @@ class Swap:
         model = view.models[generation.model_revision]
         with lab.database.read() as connection:
             identity = load_identity(connection, instance.name)
-            known = load_data_disks(connection, view.name, instance.ordinal)
         files = generation_files(lab, view.name, instance.name, generation.number)
         reach("prepare:begin")
         ensure_overlay(files, lab.blob(generation.image_digest), model.os_disk.size)
         reach("prepare:overlay")
         ensure_seed(files.seed, build_seed(lab, instance, generation, model, identity))
         reach("prepare:seed")
+        self._ensure_data_disks(view, instance, model)
+        with lab.database.write() as connection:
+            change_generation(connection, instance.name, generation.number, prepared=True)
+        reach("prepare:recorded")
+        note(
+            self._lab.database,
+            view,
+            instance,
+            EventKind.STEP,
+            f"OS disk {generation.number} prepared from image {generation.image_version}, "
+            f"{action.reason}",
+        )
+
+    def _ensure_data_disks(self, view: ScaleSet, instance: Instance, model: ScaleSetSpec) -> None:
+        lab = self._lab
+        with lab.database.read() as connection:
+            rows = load_data_disks(connection, view.name, instance.ordinal)
+        known = {row.name: row for row in rows}
         for disk in new_data_disks(lab, view.name, instance, model):
-            if disk.name not in {row.name for row in known}:
+            row = known.get(disk.name)
+            if row is not None and row.is_made and not row.path.exists():
+                raise HostError(
+                    f"the file of data disk {row.instance}/{row.name} is gone: {str(row.path)!r}",
+                    detail="labctl made it once and does not put an empty disk in its place",
+                    hint="mount or restore it; to give its data up: labctl scale "
+                    f"{view.name} N without it, then labctl disk delete {row.instance}/{row.name}",
+                )
+            if row is None:
                 # The row comes first: a disk without a row would be a disk that nobody knows.
                 with lab.database.write() as connection:
                     insert_data_disk(
@@ -105,17 +137,9 @@ class Swap:
                         ),
                     )
             ensure_data_disk(disk)
-        with lab.database.write() as connection:
-            change_generation(connection, instance.name, generation.number, prepared=True)
-        reach("prepare:recorded")
-        note(
-            self._lab.database,
-            view,
-            instance,
-            EventKind.STEP,
-            f"OS disk {generation.number} prepared from image {generation.image_version}, "
-            f"{action.reason}",
-        )
+            if row is None or not row.is_made:
+                with lab.database.write() as connection:
+                    mark_made(connection, disk.path)
 
     def stop(self, view: ScaleSet, instance: Instance, action: Stop, signal: Signal) -> None:
         """Shut the instance down, whatever generation it runs."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 
 from labctl.store.schema import data_disk
 
@@ -20,6 +20,7 @@ class DataDiskRow:
     serial: str
     size: int  # bytes
     created_at: datetime
+    is_made: bool = False  # the file was there once; if it is not now, data is missing
 
     @property
     def instance(self) -> str:
@@ -37,9 +38,15 @@ def insert_data_disk(connection: Connection, row: DataDiskRow) -> None:
             path=str(row.path),
             serial=row.serial,
             size=row.size,
+            is_made=row.is_made,
             created_at=row.created_at,
         )
     )
+
+
+def mark_made(connection: Connection, path: Path) -> None:
+    """Record that the file of a disk is there."""
+    connection.execute(update(data_disk).where(data_disk.c.path == str(path)).values(is_made=True))
 
 
 def load_data_disks(

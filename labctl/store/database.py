@@ -70,9 +70,10 @@ class Database:
         try:
             yield
         except OperationalError as error:
+            free = shutil.disk_usage(self.path.parent).free >> 10
             raise HostError(
                 f"the store {str(self.path)!r} cannot be used",
-                detail=f"{error.orig}; {shutil.disk_usage(self.path.parent).free >> 10} KiB are free",
+                detail=f"{error.orig}; {free} KiB are free",
                 hint="check free space and permissions with `labctl doctor`; nothing was half done",
             ) from error
 

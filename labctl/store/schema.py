@@ -135,6 +135,7 @@ data_disk = Table(  # not tied to `instance`: data disks outlive instances
     Column("path", Text, nullable=False, unique=True),
     Column("serial", String(20), nullable=False),
     Column("size", Integer, nullable=False),
+    Column("is_made", Boolean, nullable=False, default=False),
     Column("created_at", Moment, nullable=False),
 )
 

@@ -19,6 +19,7 @@ def upgrade() -> None:
         sa.Column("path", sa.Text(), nullable=False),
         sa.Column("serial", sa.String(length=20), nullable=False),
         sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("is_made", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.String(length=32), nullable=False),
         sa.PrimaryKeyConstraint("scale_set", "ordinal", "name"),
         sa.UniqueConstraint("path"),
