@@ -39,7 +39,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.output and options.output[0] != "json":
         parser.error(f"-o {options.output[0]}: only json is known")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     busy = host_load()
     host = describe_host(busy)
     print(f"host: {json.dumps(host)}", flush=True)

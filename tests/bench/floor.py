@@ -214,6 +214,9 @@ class Floor:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         while self._instances:
             self._instances.pop().kill()
 
@@ -241,7 +244,12 @@ class Floor:
             instance.await_healthy()
 
         with ThreadPoolExecutor(count) as pool:
-            list(pool.map(bring_up, range(count)))
+            boots = pool.map(bring_up, range(count))
+            try:
+                list(boots)
+            except BaseException:
+                self.close()  # those that still wait for a guest shall give up
+                raise
         return time.monotonic() - began
 
 
