@@ -50,6 +50,7 @@ def delete(
     """Delete a data disk whose instance is gone. There is no way back."""
     from labctl.cli.follow import opened_store
     from labctl.cli.wishes import confirm
+    from labctl.controller.lock import try_lock
     from labctl.drivers.disks import DataDeletionConsent, DataDisk, destroy_data_disk
     from labctl.store.data_disks import load_data_disks, remove_data_disk
     from labctl.store.instances import load_instances
@@ -71,10 +72,24 @@ def delete(
                 hint=f"run: labctl scale {row.scale_set} N, or labctl delete {row.scale_set}",
             )
         confirm(f"delete data disk {name} ({row.path}) for ever?", yes=yes)
-        disk = DataDisk(path=row.path, name=row.name, serial=row.serial, size=row.size)
-        destroy_data_disk(disk, DataDeletionConsent(file_names=frozenset({row.path.name})))
-        with database.write() as connection:
-            remove_data_disk(connection, row)
+        # Instances are made and get their disks under this lock only.
+        with try_lock(context.settings, row.scale_set) as is_ours:
+            if not is_ours:
+                raise RefusedError(
+                    f"another labctl process works on scale set {row.scale_set!r}",
+                    hint="try again when it is done",
+                )
+            with database.read() as connection:
+                owners = {i.name for i in load_instances(connection, row.scale_set)}
+            if row.instance in owners:
+                raise RefusedError(
+                    f"data disk {name!r} belongs to instance {row.instance}, which is new",
+                    hint="run: labctl disk list",
+                )
+            disk = DataDisk(path=row.path, name=row.name, serial=row.serial, size=row.size)
+            destroy_data_disk(disk, DataDeletionConsent(file_names=frozenset({row.path.name})))
+            with database.write() as connection:
+                remove_data_disk(connection, row)
     if context.output is Output.TABLE:
         print(f"{name}: deleted")
     else:

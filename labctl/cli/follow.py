@@ -73,10 +73,10 @@ def last_event(database: Database) -> int:
         return find_last_event_id(connection)
 
 
-def has_worked(database: Database, since: int) -> bool:
+def has_worked(database: Database, scale_set: str, since: int) -> bool:
     """Was anything decided or done after that event? What was only looked at does not count."""
     with database.read() as connection:
-        events = load_events(connection, after=since)
+        events = load_events(connection, after=since, scale_set=scale_set)
     return any(event.kind not in {EventKind.HEALTH, EventKind.REQUEST} for event in events)
 
 

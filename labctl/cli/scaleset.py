@@ -38,7 +38,7 @@ def apply(
         outcome = None
         if not no_wait:
             outcome = follow(context, lab, spec.name, converged, deadline=deadline, since=since)
-        worked = has_worked(lab.database, since)
+        worked = has_worked(lab.database, spec.name, since)
     if context.output is Output.TABLE:
         if not applied.changes and not worked:
             print(f"{spec.name}: nothing to change" + (f", {outcome.message}" if outcome else ""))
@@ -205,7 +205,9 @@ def events(
     instance: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only of this instance.")
     ] = None,
-    upgrade: Annotated[int | None, typer.Option(metavar="ID", help="Only of this upgrade.")] = None,
+    upgrade: Annotated[
+        int | None, typer.Option(metavar="ID", min=1, max=2**31, help="Only of this upgrade.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="The newest that many.")] = 100,
 ) -> None:
     """List what happened, oldest first."""

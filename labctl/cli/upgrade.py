@@ -249,7 +249,9 @@ def history(
 
 
 def show(
-    upgrade_id: Annotated[int, typer.Argument(metavar="ID", help="From `upgrade history`.")],
+    upgrade_id: Annotated[
+        int, typer.Argument(metavar="ID", min=1, max=2**31, help="From `upgrade history`.")
+    ],
 ) -> None:
     """Show one upgrade, with the evidence of every instance that failed."""
     from labctl.cli.follow import opened_lab

@@ -61,6 +61,7 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
     row = find_scale_set(connection, spec.name)
     if row is None:
         image = resolve(connection, spec.image.definition, spec.image.version)
+        _refuse_other_sizes(connection, spec)
         insert_scale_set(
             connection,
             spec,
@@ -79,6 +80,7 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
         )
     old = load_models(connection, spec.name)[row.model_revision]
     _refuse_what_cannot_change(old, spec)
+    _refuse_other_sizes(connection, spec)
     if spec.image != old.image:
         resolve(connection, spec.image.definition, spec.image.version)
     changed = [
@@ -124,7 +126,9 @@ def set_wanted(
     connection: Connection, instances: Sequence[str], wanted: Wanted, *, now: datetime
 ) -> None:
     """Start or stop instances. Raises NotFoundError for an unknown one, before any change."""
-    for name, scale_set in _owners(connection, instances).items():
+    owners = _owners(connection, instances)
+    _refuse_leaving(connection, owners)
+    for name, scale_set in owners.items():
         change_instance(connection, name, wanted=wanted.value)
         if wanted is Wanted.RUNNING:
             _clear_failure(connection, scale_set, name)
@@ -134,7 +138,9 @@ def set_wanted(
 
 def restart(connection: Connection, instances: Sequence[str], *, now: datetime) -> None:
     """Ask for a stop and a start; clears what an earlier boot failed at."""
-    for name, scale_set in _owners(connection, instances).items():
+    owners = _owners(connection, instances)
+    _refuse_leaving(connection, owners)
+    for name, scale_set in owners.items():
         change_instance(connection, name, wanted=Wanted.RUNNING.value, restart_asked_at=now)
         _clear_failure(connection, scale_set, name)
         _note(connection, scale_set, "restart asked for", now=now, instance=name)
@@ -179,6 +185,16 @@ def _owners(connection: Connection, instances: Sequence[str]) -> dict[str, str]:
     return {name: find_scale_set_of(connection, name) for name in instances}
 
 
+def _refuse_leaving(connection: Connection, owners: dict[str, str]) -> None:
+    for scale_set in set(owners.values()):
+        for instance in load_instances(connection, scale_set):
+            if instance.name in owners and instance.wanted is Wanted.DELETED:
+                raise RefusedError(
+                    f"instance {instance.name!r} is being deleted",
+                    hint=f"to have it again: labctl scale {scale_set} N, when it is gone",
+                )
+
+
 def _clear_failure(connection: Connection, scale_set: str, name: str) -> None:
     for instance in load_instances(connection, scale_set):
         if instance.name == name:
@@ -189,7 +205,11 @@ def _clear_failure(connection: Connection, scale_set: str, name: str) -> None:
 def _retry_failures(connection: Connection, instances: tuple[Instance, ...]) -> tuple[str, ...]:
     retried = []
     for instance in instances:
-        if instance.current.failure is not None:
+        has_failed_runs = any(
+            run.finished_at is not None and not run.has_succeeded
+            for run in instance.current.extensions
+        )
+        if instance.current.failure is not None or has_failed_runs:
             save_failure(connection, instance.name, instance.generation, None)
             remove_failed_runs(connection, instance.name, instance.generation)
             retried.append(f"{instance.name}: trying again what failed")
@@ -237,6 +257,19 @@ def _refuse_what_cannot_change(old: ScaleSetSpec, new: ScaleSetSpec) -> None:
                 hint="add another data disk with the size that you need",
             )
     _check_subnet_holds(new)
+
+
+def _refuse_other_sizes(connection: Connection, spec: ScaleSetSpec) -> None:
+    """Kept data disks come back as they are, so the spec must know their size."""
+    sizes = {disk.name: disk.size for disk in spec.data_disks}
+    for kept in load_data_disks(connection, spec.name):
+        if kept.name in sizes and sizes[kept.name] != kept.size:
+            raise RefusedError(
+                f"data disk {kept.instance}/{kept.name} is kept from before, with another size",
+                detail=f"it has {kept.size} bytes, the spec says {sizes[kept.name]}",
+                hint=f"set the size back, or give it up: labctl disk delete "
+                f"{kept.instance}/{kept.name}",
+            )
 
 
 def _describe_change(name: str, old: ScaleSetSpec, new: ScaleSetSpec) -> str:

@@ -61,6 +61,10 @@ def instances_as_wanted(names: frozenset[str]) -> Goal:
     def goal(scale_set: ScaleSet | None, plan: Plan, now: datetime) -> Outcome | None:
         if scale_set is None:
             return Outcome(succeeded=False, message="the scale set was deleted meanwhile")
+        gone = names - {instance.name for instance in scale_set.instances}
+        if gone:
+            message = f"{', '.join(sorted(gone))} deleted meanwhile"
+            return Outcome(succeeded=False, message=message)
         if plan.decisions or any(action.instance in names for action in plan.actions):
             return None
         return _judge(scale_set, now, [s for s in survey(scale_set) if s.instance.name in names])
@@ -69,8 +73,9 @@ def instances_as_wanted(names: frozenset[str]) -> Goal:
 
 
 def deleted(scale_set: ScaleSet | None, plan: Plan, now: datetime) -> Outcome | None:  # noqa: ARG001
-    """The scale set is gone."""
-    return Outcome(succeeded=True, message="deleted") if scale_set is None else None
+    """The scale set is gone; another of the same name may have come since."""
+    is_gone = scale_set is None or not scale_set.is_deleting
+    return Outcome(succeeded=True, message="deleted") if is_gone else None
 
 
 def upgrade_ended(upgrade_id: int, load: Callable[[int], Upgrade]) -> Goal:

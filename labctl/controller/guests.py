@@ -20,6 +20,7 @@ from labctl.drivers.ssh import SshConnection, wait_for_ssh
 from labctl.model.event import EventKind
 from labctl.model.instance import (
     ExtensionRun,
+    Failure,
     Generation,
     Instance,
     Rung,
@@ -156,6 +157,9 @@ class Guests:
                 save_failure(transaction, instance.name, number, None)
                 if not instance.current.is_ready:
                     change_generation(transaction, instance.name, number, ready_at=now())
+            else:
+                failure = Failure(rung=Rung.CUSTOM_DATA, message="it failed again", at=now())
+                save_failure(transaction, instance.name, instance.generation, failure)
         if result.has_succeeded:
             note(self._lab.database, view, instance, EventKind.RUNG, "custom data ran again")
         else:

@@ -1,5 +1,6 @@
 """Puts together what the planner is asked about: the store, the hypervisor, the health answers."""
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -120,9 +121,18 @@ class Observer:
         return replace(view, capacity=self._capacity(view))
 
     def observe_answered(self, patience: timedelta) -> ScaleSet | None:
-        """The facts, once every health question that is open has been answered."""
+        """The facts, once every settled instance has a verdict of now, or `patience` is over.
+
+        One answer is not always enough: a probe may need several, and silence is no verdict.
+        """
+        end = read_clock() + patience
+        pause = threading.Event()
         view = self.observe(read_clock(), busy=frozenset())
-        if self._prober.await_answers(patience):
+        while self._prober.has_open and (now := read_clock()) < end:
+            self._prober.await_answers(end - now)
+            due = self._prober.next_due()
+            if due is not None and self._prober.has_open:
+                pause.wait(min(max((due - read_clock()).total_seconds(), 0.0), 1.0))
             view = self.observe(read_clock(), busy=frozenset())
         return view
 

@@ -37,6 +37,7 @@ class _Watched:
     health: Health
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=KEPT_SAMPLES))
     streak: int = 0
+    is_judged: bool = False  # have enough answers come for a verdict?
     streak_began_at: datetime | None = None
     due: datetime | None = None  # None: at once
     asked: Future[ProbeResult] | None = None
@@ -95,11 +96,15 @@ class Prober:
             default=None,
         )
 
-    def await_answers(self, patience: timedelta) -> bool:
-        """Wait until every open question is answered; returns whether there was one."""
+    @property
+    def has_open(self) -> bool:
+        """Is there an instance without enough answers for a first verdict?"""
+        return any(not w.is_judged for w in self._watched.values())
+
+    def await_answers(self, patience: timedelta) -> None:
+        """Wait until every question that was asked is answered."""
         asked = [w.asked for w in self._watched.values() if w.asked is not None]
         wait(asked, timeout=patience.total_seconds())
-        return bool(asked)
 
     def step(self, now: datetime) -> dict[str, Health]:
         """Take in the answers, ask what is due; returns the verdicts that changed."""
@@ -129,6 +134,7 @@ class Prober:
         needed = watched.needed
         if result.state is HealthState.UNKNOWN:
             needed = max(needed, _UNREACHABLE_IN_A_ROW)
+        watched.is_judged = watched.is_judged or watched.streak >= needed
         if watched.streak >= needed and (
             watched.health.state is not result.state or watched.health.detail != result.detail
         ):

@@ -28,7 +28,7 @@ from labctl.planner import plan as make_plan
 from labctl.store.scale_sets import find_scale_set
 
 _WORKERS = 64  # threads wait for guests most of the time, and are made only when needed
-_FIRST_ANSWERS = timedelta(seconds=6)  # a little more than one health question may take
+_FIRST_ANSWERS = timedelta(seconds=20)  # three health questions without an answer, and a little
 _STUCK_AFTER = timedelta(seconds=60)  # beyond the time that health may take
 _LONGEST_WAIT = timedelta(seconds=5)  # then look again: another process may have changed the wish
 
@@ -115,7 +115,9 @@ class Reconciler:
             if not self._jobs:
                 if view.is_deleting and not view.instances:
                     executor.remove_scale_set(view)
-                    continue
+                    return goal(None, Plan(), now) or Outcome(
+                        succeeded=False, message=f"{self.name!r} was deleted"
+                    )
                 outcome = goal(view, plan, now)
                 if outcome is not None:
                     return outcome

@@ -139,6 +139,8 @@ def _begin_batch(
             model_revision=upgrade.model_revision,
             now=now,
         )
+        # The new OS disk runs its custom data anyway; an older wish to run it again is fulfilled.
+        change_instance(connection, instance.name, rerun_custom_data_asked_at=None)
         change_member(
             connection,
             upgrade.id,

@@ -69,6 +69,7 @@ from labctl.store.scale_sets import find_scale_set, remove_scale_set
 from labctl.store.upgrades import change_member
 
 _PORT_TRIES = 5
+_GRACE_OF_DEAF = timedelta(seconds=5)
 _ROTATED_LOGS = 10  # virtlogd keeps 3 unless told otherwise
 
 
@@ -162,11 +163,7 @@ class Swap:
                 change_member(connection, upgrade.id, instance.name, stopped_at=started)
         self._guests.hang_up(instance.name)
         reach("stop:begin")
-        grace = view.models[instance.current.model_revision].timeouts.shutdown
-        # A guest that never came up does not hear the power button either.
-        booted = instance.find_generation(instance.domain.generation or 0)
-        if (booted is not None and not booted.is_ready) or instance.domain.power is Power.CRASHED:
-            grace = min(grace, timedelta(seconds=5))
+        grace = _grace(view, instance)
         how = self._lab.hypervisor.ensure_stopped(instance.name, grace=grace, cancel=signal.event)
         reach("stop:done")
         note(
@@ -184,12 +181,9 @@ class Swap:
         lab = self._lab
         with lab.database.read() as connection:
             identity = load_identity(connection, instance.name)
-            identities = load_identities(connection, view.name)
             disks = load_data_disks(connection, view.name, instance.ordinal)
-            row = find_scale_set(connection, view.name)
         reach("define:begin")
-        if row is not None and row.subnet is not None:
-            lab.hypervisor.ensure_network(build_network(lab, view.name, row.subnet, identities))
+        self._ensure_network(view)
         lab.hypervisor.ensure_defined(
             build_domain(lab, view, instance, generation, identity, disks)
         )
@@ -220,6 +214,7 @@ class Swap:
                 Health(state=HealthState.INITIALIZING, detail="starting"),
             )
         reach("start:begin")
+        self._ensure_network(view)  # after a restart of the host it is defined and does not run
         started = now()
         self._power_on(view, instance, generation)
         reach("start:done")
@@ -234,6 +229,14 @@ class Swap:
             EventKind.RUNG,
             f"powered on with image {generation.image_version}, {action.reason}",
         )
+
+    def _ensure_network(self, view: ScaleSet) -> None:
+        with self._lab.database.read() as connection:
+            row = find_scale_set(connection, view.name)
+            identities = load_identities(connection, view.name)
+        if row is not None and row.subnet is not None:
+            network = build_network(self._lab, view.name, row.subnet, identities)
+            self._lab.hypervisor.ensure_network(network)
 
     def _power_on(self, view: ScaleSet, instance: Instance, generation: Generation) -> None:
         """Start; where a stranger listens on one of its ports, move to others and try again."""
@@ -285,10 +288,7 @@ class Swap:
         self._guests.hang_up(instance.name)
         # A domain of that name that is not ours stays, and does not keep us from tidying up.
         if instance.domain != NO_DOMAIN:
-            grace = view.models[instance.current.model_revision].timeouts.shutdown
-            if not instance.current.is_ready:
-                grace = timedelta(seconds=1)
-            lab.hypervisor.ensure_stopped(instance.name, grace=grace, cancel=None)
+            lab.hypervisor.ensure_stopped(instance.name, grace=_grace(view, instance), cancel=None)
             lab.hypervisor.ensure_undefined(instance.name)
         reach("delete:undefined")
         for generation in instance.generations:
@@ -325,3 +325,15 @@ class Swap:
                 kind=EventKind.STEP,
                 message="scale set deleted",
             )
+
+
+def _grace(view: ScaleSet, instance: Instance) -> timedelta:
+    """How long the guest may take to shut down before its power is cut."""
+    grace = view.models[instance.current.model_revision].timeouts.shutdown
+    booted = instance.find_generation(instance.domain.generation or 0)
+    # A guest that is on its way up does not hear the power button. One without a start on record
+    # is different: its shutdown was interrupted, and its data disks are still to be written.
+    is_booting = booted is not None and booted.started_at is not None and not booted.is_ready
+    if is_booting or instance.domain.power is Power.CRASHED:
+        return min(grace, _GRACE_OF_DEAF)
+    return grace

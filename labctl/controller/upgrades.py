@@ -13,6 +13,7 @@ from labctl.model.upgrade import Member, StartedBy
 from labctl.planner import admit_upgrade
 from labctl.store.events import add_event
 from labctl.store.gallery import resolve
+from labctl.store.scale_sets import load_view
 from labctl.store.upgrades import change_upgrade, find_running_upgrade, insert_upgrade
 
 
@@ -66,6 +67,18 @@ def start_upgrade(
             if refusal.code is None
             else f"{refusal.code}: {refusal.message}",
             hint=refusal.hint,
+        )
+    fresh = load_view(connection, scale_set.name, capacity=scale_set.capacity)
+    if (
+        fresh.is_deleting
+        or fresh.model_revision != scale_set.model_revision
+        or [(i.name, i.created_at) for i in fresh.instances]
+        != [(i.name, i.created_at) for i in scale_set.instances]
+        or len(fresh.instances) != fresh.spec.capacity
+    ):
+        raise RefusedError(
+            f"scale set {scale_set.name!r} is being changed at the moment",
+            hint=f"run it again when that is done; to see: labctl show {scale_set.name}",
         )
     running = find_running_upgrade(connection, scale_set.name)
     if running is not None:  # another command was a moment faster

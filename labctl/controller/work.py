@@ -20,7 +20,7 @@ from labctl.planner import plan as make_plan
 Look = Callable[[], tuple[ScaleSet | None, Plan]]
 
 _LOOK_AGAIN = timedelta(milliseconds=500)
-_HEALTH_WAIT = timedelta(seconds=6)  # a little more than one health question may take
+_HEALTH_WAIT = timedelta(seconds=20)  # three health questions without an answer, and a little
 
 
 class Spectator(Listener, Protocol):

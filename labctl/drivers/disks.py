@@ -189,6 +189,7 @@ def ensure_data_disk(disk: DataDisk) -> bool:
                 detail="labctl does not resize data disks; nothing was changed",
                 hint=f"set the size of data disk {disk.name!r} back, or give a new disk a new name",
             )
+        _unlink(_part_of(disk.path))  # of a controller that died in between: the same file twice
         return False
     ensure_directory(disk.path.parent)
     part = _part_of(disk.path)
@@ -214,6 +215,7 @@ def destroy_data_disk(disk: DataDisk, consent: DataDeletionConsent) -> bool:
             detail=f"asked to delete: {', '.join(sorted(consent.file_names)) or 'nothing'}",
             hint="name the disk to delete it",
         )
+    _unlink(_part_of(disk.path))
     if not disk.path.exists():
         return False
     _refuse_open_disk(disk.path)
@@ -294,7 +296,8 @@ def _refuse_open_disk(path: Path) -> None:
     if not path.exists():
         return
     done = _qemu_img("info", "-f", "qcow2", "--output=json", path, check=False)
-    if done.exit_code != 0 and "lock" in done.stderr:
+    # A disk that we may not read is QEMU's own user's: its domain runs.
+    if done.exit_code != 0 and ("lock" in done.stderr or "Permission denied" in done.stderr):
         raise RefusedError(
             f"disk {str(path)!r} is in use, and was not deleted",
             detail=done.stderr.strip(),

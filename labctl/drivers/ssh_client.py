@@ -19,6 +19,7 @@ def exec_ssh(target: SshTarget, *, alias: str, command: list[str], state_dir: Pa
     os.chdir(directory)
     words = [
         "ssh",
+        *("-F", "none"),  # a proxy or shared connection of the user's would go round the host key
         *_option("IdentityFile", os.path.relpath(target.key_path, directory)),
         *_option("Port", str(target.port)),
         *_option("User", target.user),

@@ -9,9 +9,10 @@ from sqlalchemy import Connection, delete, insert, select, update
 from labctl.errors import NotFoundError
 from labctl.model.plan import HostCapacity, ScaleSet
 from labctl.model.spec import ScaleSetSpec
+from labctl.model.upgrade import UpgradeCode
 from labctl.store.instances import load_instances
 from labctl.store.schema import model, scale_set
-from labctl.store.upgrades import find_running_upgrade
+from labctl.store.upgrades import change_upgrade, find_running_upgrade
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +121,10 @@ def move_image(connection: Connection, name: str, *, version: str, digest: str) 
 
 
 def remove_scale_set(connection: Connection, name: str) -> None:
-    """Forget a scale set. Upgrades, events and data disks stay."""
+    """Forget a scale set. Upgrades, events and data disks stay; a running upgrade is over."""
+    running = find_running_upgrade(connection, name)
+    if running is not None:
+        change_upgrade(connection, running.id, code=UpgradeCode.CANCELLED.value)
     connection.execute(delete(scale_set).where(scale_set.c.name == name))
 
 

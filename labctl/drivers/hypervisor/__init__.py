@@ -74,6 +74,7 @@ class Hypervisor:
         self.uri = uri
         self._state_dir = state_dir
         self._connection = Connection(uri, patience=patience)
+        self._network_lock = threading.Lock()
 
     def close(self) -> None:
         """Close the connection; domains go on."""
@@ -239,9 +240,11 @@ class Hypervisor:
 
         Raises RefusedError for a foreign network of that name or another subnet.
         """
-        return self._connection.call(
-            f"set up network {config.name!r}", lambda c: networks.ensure_network(c, config)
-        )
+        # Two at once would both add what both found missing.
+        with self._network_lock:
+            return self._connection.call(
+                f"set up network {config.name!r}", lambda c: networks.ensure_network(c, config)
+            )
 
     def ensure_network_absent(self, name: str, *, uuid: UUID) -> bool:
         """Remove a network of ours. False: it was not there. RefusedError: not our UUID."""
