@@ -111,10 +111,10 @@ class Demo:
         recipe = ROOT / "images" / self.image
         self.labctl("image", "build", str(recipe), "--version", version, "--publish", *options)
 
-    def clean(self) -> None:
+    def clean(self, why: str) -> None:
         names = [row["name"] for row in json.loads(self.labctl("list", "-o", "json", quiet=True))]
         if SET in names:
-            self.say("an earlier demo is still here: deleting it")
+            self.say(why)
             self.labctl("delete", SET, "--yes")
         for disk in json.loads(self.labctl("disk", "list", SET, "-o", "json", quiet=True)):
             self.labctl("disk", "delete", disk["name"], "--yes", quiet=True)
@@ -157,7 +157,7 @@ class Demo:
                 health_timeout="20s" if is_tiny else "60s",
             )
         )
-        self.clean()
+        self.clean("an earlier demo is still here: deleting it")
         self.say("two versions of an image, and a broken one for later")
         self.build("1.0.0", "--greeting", "hello from 1.0.0")
 
@@ -275,8 +275,7 @@ def main() -> None:
     if options.keep:
         demo.say(f"left running: labctl --state-dir {options.state_dir} show {SET}")
     else:
-        demo.say("tidying up")
-        demo.clean()
+        demo.clean("tidying up")
     seconds = (datetime.now().astimezone() - began).total_seconds()
     if demo.problems:
         sys.exit(f"demo: {len(demo.problems)} of the checks failed after {seconds:.0f} s")

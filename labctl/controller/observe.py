@@ -24,6 +24,7 @@ from labctl.model.instance import (
     Instance,
     Power,
     Rung,
+    Wanted,
 )
 from labctl.model.plan import HostCapacity, ScaleSet
 from labctl.model.upgrade import Member, MemberState
@@ -170,7 +171,8 @@ class Observer:
         for instance in view.instances:
             model = view.models[instance.current.model_revision]
             target = probe_target(model, identities[instance.name])
-            if target is None or not instance.is_settled:
+            is_wanted = instance.wanted is Wanted.RUNNING
+            if target is None or not instance.is_settled or not is_wanted:
                 self._prober.forget(instance.name)
                 continue
             source = model.health.application_health or model.health.probe
