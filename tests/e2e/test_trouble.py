@@ -81,7 +81,7 @@ def test_apply_ends_when_libvirtd_dies_and_the_next_one_goes_on(private_lab, lib
             killed = time.monotonic()
             output = apply.end(seconds=60)
         assert apply.process.returncode == 6, output
-        assert time.monotonic() - killed < 40, output
+        assert time.monotonic() - killed < 35, output
         assert_names_the_hypervisor(output)
         # Until it is back, nothing is promised and nothing changes.
         refused = lab.run("apply", spec, expect=6)
@@ -95,19 +95,18 @@ def test_apply_ends_when_libvirtd_dies_and_the_next_one_goes_on(private_lab, lib
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("moment", ["batch 1", "powered on with image 1.1.0"])
-def test_an_upgrade_goes_on_where_libvirtd_died(private_lab, libvirt, moment):
+def test_an_upgrade_goes_on_where_libvirtd_died(private_lab, libvirt):
     lab = private_lab
     lab.apply("cut", health=HEALTH, dataDisks=DATA)
     try:
         before = write_payload(lab, "cut_0")
         with told(lab, "upgrade", "start", "cut", "--version", "1.1.0") as upgrade:
-            upgrade.await_line(moment)
+            upgrade.await_line("batch 1")
             libvirt.kill()
             killed = time.monotonic()
             output = upgrade.end(seconds=60)
         assert upgrade.process.returncode == 6, output
-        assert time.monotonic() - killed < 40, output
+        assert time.monotonic() - killed < 35, output
         assert_names_the_hypervisor(output)
         libvirt.start()
         lab.run("upgrade", "watch", "cut")
@@ -129,6 +128,7 @@ def test_an_upgrade_survives_a_libvirtd_that_comes_back(private_lab, libvirt):
             for moment in ("batch 1", "powered on with image 1.1.0"):
                 upgrade.await_line(moment)
                 libvirt.kill()
+                time.sleep(2)
                 libvirt.start()
             output = upgrade.end(seconds=120)
         assert upgrade.process.returncode == 0, output
@@ -351,8 +351,9 @@ def test_two_commands_at_once_make_one_scale_set_and_two_sets_do_not_wait_for_ea
         assert "watching" not in outputs[2]
         assert lab.domains("twin") == ["twin_0"]
         assert lab.domains("other") == ["other_0"]
-        created = [e for e in lab.json("events", "twin") if "created with" in e["message"]]
-        assert len(created) == 1
+        # The second one found nothing to ask for.
+        asked = [event for event in lab.json("events", "twin") if event["kind"] == "request"]
+        assert len(asked) == 1
     finally:
         lab.remove("twin")
         lab.remove("other")
