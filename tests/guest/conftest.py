@@ -1,5 +1,6 @@
 """A switchable application, and the health agents as real processes on loopback."""
 
+import errno
 import http.server
 import json
 import os
@@ -132,6 +133,10 @@ class Agent:
                 while more := connection.recv(4096):
                     answer += more
             except ConnectionError:
+                return b"reset"
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:  # what shutdown says after a reset
+                    raise
                 return b"reset"
             return answer
 
