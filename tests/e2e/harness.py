@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+URI = "qemu:///system" if os.geteuid() == 0 else "qemu:///session"  # labctl's default
 LABCTL = [sys.executable, "-m", "labctl"]
 HEALTH = {"applicationHealth": {"protocol": "http", "port": 8080, "requestPath": "/health"}}
 
@@ -99,7 +100,7 @@ class Lab:
     def domains(self, scale_set: str) -> list[str]:
         """What libvirt itself has."""
         done = subprocess.run(
-            [*self.prefix, "virsh", "-c", "qemu:///system", "list", "--all", "--name"],
+            [*self.prefix, "virsh", "-c", URI, "list", "--all", "--name"],
             capture_output=True,
             text=True,
             check=True,

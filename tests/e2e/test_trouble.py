@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.harness import (
     HEALTH,
+    URI,
     Lab,
     checksum,
     share_build_cache,
@@ -263,22 +264,22 @@ def test_what_is_not_there_is_named(lab, quiet, tmp_path):
         assert "\nnext: " in refused.stderr, words
 
 
+VIRSH = ["virsh", "-q", "-c", URI]
 FOREIGN = """<domain type='qemu'><name>foreign_0</name><memory unit='MiB'>64</memory>
     <os><type machine='q35'>hvm</type></os></domain>"""
 
 
 def test_a_foreign_domain_of_the_same_name_is_left_alone(lab):
-    virsh = ["virsh", "-q", "-c", "qemu:///system"]
-    subprocess.run([*virsh, "define", "/dev/stdin"], input=FOREIGN, text=True, check=True)
+    subprocess.run([*VIRSH, "define", "/dev/stdin"], input=FOREIGN, text=True, check=True)
     spec = lab.spec("foreign", health=HEALTH)
     try:
-        before = subprocess.check_output([*virsh, "dumpxml", "foreign_0"])
+        before = subprocess.check_output([*VIRSH, "dumpxml", "foreign_0"])
         refused = lab.run("apply", spec, expect=1)
         assert "domain 'foreign_0' exists and is not labctl's" in refused.stderr
         assert "virsh domrename foreign_0" in lab.run("why", "foreign_0").stdout
-        assert subprocess.check_output([*virsh, "dumpxml", "foreign_0"]) == before
+        assert subprocess.check_output([*VIRSH, "dumpxml", "foreign_0"]) == before
     finally:
-        subprocess.run([*virsh, "undefine", "foreign_0"], check=True)
+        subprocess.run([*VIRSH, "undefine", "foreign_0"], check=True)
     try:
         lab.run("apply", spec)
         assert lab.instances("foreign")["foreign_0"]["health"] == "Healthy"
@@ -300,8 +301,7 @@ def opened_disk(disk):
 
 
 def test_a_scale_set_is_deleted_beside_a_foreign_domain(lab):
-    virsh = ["virsh", "-q", "-c", "qemu:///system"]
-    subprocess.run([*virsh, "define", "/dev/stdin"], input=FOREIGN, text=True, check=True)
+    subprocess.run([*VIRSH, "define", "/dev/stdin"], input=FOREIGN, text=True, check=True)
     try:
         lab.run("apply", lab.spec("foreign"), expect=1)
         disk = lab.state_dir / "scale-sets" / "foreign" / "foreign_0.g1.qcow2"
@@ -313,7 +313,7 @@ def test_a_scale_set_is_deleted_beside_a_foreign_domain(lab):
         assert lab.files("foreign") == []
         assert lab.domains("foreign") == ["foreign_0"]
     finally:
-        subprocess.run([*virsh, "undefine", "foreign_0"], check=True)
+        subprocess.run([*VIRSH, "undefine", "foreign_0"], check=True)
 
 
 def test_a_port_that_another_program_took_is_replaced(lab):
