@@ -207,7 +207,11 @@ def wait_for_ssh(
         check_both()
         try:
             opened = open_socket(
-                target.host, target.port, min(end, now + pacer.patience(now)), check_both
+                target.host,
+                target.port,
+                min(end, now + pacer.patience(now)),
+                check_both,
+                attempts=pacer.attempts,
             )
         except SilentError as error:
             last = error
