@@ -158,7 +158,7 @@ def test_two_that_start_at_once_run_it_once(server, tmp_path):
 def test_at_the_time_out_everything_that_it_started_is_killed(run):
     result = run(
         "trap '' TERM; echo begun; setsid sleep 300 & nohup sleep 301 & sleep 302",
-        timeout=timedelta(seconds=3),
+        timeout=timedelta(seconds=1),
     )
     assert (result.exit_code, result.timed_out) == (None, True)
     assert result.output.startswith("begun\n")
@@ -172,7 +172,7 @@ def test_a_service_that_it_leaves_behind_lives_on_and_does_not_hold_the_result(r
     result = run("setsid sleep 20 & echo $!; exit 0")
     pid = int(result.output)
     try:
-        assert time.monotonic() - start < 30
+        assert time.monotonic() - start < 6
         assert subprocess.run(["kill", "-0", str(pid)]).returncode == 0
     finally:
         subprocess.run(["kill", str(pid)])

@@ -140,7 +140,7 @@ def test_a_server_that_drips_is_given_up_at_the_deadline(server, drip, scheme):
     start = time.monotonic()
     result = check(http(server.port, scheme=scheme), timeout=timedelta(seconds=0.4))
     stop.set()
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 1.5
     # A byte that is no TLS record ends an https request early; three drops are the whole body.
     if scheme == "http" and drip != OK[:-3]:
         assert result.state is HealthState.UNHEALTHY

@@ -153,7 +153,7 @@ def test_custom_data_that_never_ends_stops_at_its_deadline(guest):
     with pytest.raises(NotReadyError, match="did not end within 2 s") as raised:
         guest.climb(deadlines=replace(DEADLINES, custom_data=timedelta(seconds=2)))
     assert raised.value.rung is Rung.CUSTOM_DATA
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 6
 
 
 def test_custom_data_that_restarts_the_guest_is_waited_for_again(guest):
@@ -169,7 +169,7 @@ def test_a_panic_ends_the_wait_within_two_seconds(guest):
     with pytest.raises(NotReadyError, match=r"the kernel panicked: .* no init") as raised:
         guest.climb()
     assert raised.value.rung is Rung.POWER_ON
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 2.5
 
 
 def test_a_domain_that_goes_off_ends_the_wait_with_its_message(guest):
@@ -183,7 +183,7 @@ def test_a_domain_that_goes_off_ends_the_wait_with_its_message(guest):
     with pytest.raises(NotReadyError, match="went off by itself") as raised:
         guest.climb()
     assert raised.value.rung is Rung.CUSTOM_DATA
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 3
 
 
 def test_a_cancelled_wait_is_no_failure(guest):

@@ -81,9 +81,9 @@ def test_input_that_comes_back_does_not_block(connection):
 
 def test_a_command_that_hangs_ends_at_the_deadline_and_the_connection_lives(connection):
     start = time.monotonic()
-    result = connection.run(["sh", "-c", "echo begun; sleep 60"], timeout=timedelta(seconds=3))
+    result = connection.run(["sh", "-c", "echo begun; sleep 60"], timeout=timedelta(seconds=1))
     assert (result.exit_code, result.stdout, result.timed_out) == (None, "begun\n", True)
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 3
     assert connection.run(["true"], timeout=TEN_SECONDS).has_succeeded
 
 
@@ -91,7 +91,7 @@ def test_a_child_that_keeps_the_output_open_does_not_hold_the_result(connection)
     start = time.monotonic()
     result = connection.run(["sh", "-c", "sleep 30 & echo done"], timeout=TEN_SECONDS)
     assert (result.exit_code, result.stdout) == (0, "done\n")
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 5
 
 
 def test_a_command_killed_by_a_signal_has_no_exit_code(connection):
@@ -110,7 +110,7 @@ def test_a_wait_for_a_command_can_be_given_up(connection):
     start = time.monotonic()
     with pytest.raises(CancelledError):
         connection.run(["sleep", "60"], timeout=TEN_SECONDS, check=check)
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 2
 
 
 def test_another_host_key_is_refused_at_once(server):
@@ -118,7 +118,7 @@ def test_another_host_key_is_refused_at_once(server):
     start = time.monotonic()
     with pytest.raises(HostKeyError, match="another SSH host key"):
         wait_for_ssh(target, deadline=TEN_SECONDS)
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 3
 
 
 def test_a_key_that_is_not_accepted_is_tried_until_the_deadline(server, tmp_path):
@@ -138,7 +138,7 @@ def test_a_server_that_comes_up_later_is_reached_soon_after(tmp_path):
     start = time.monotonic()
     try:
         wait_for_ssh(server.target, deadline=TEN_SECONDS).close()
-        assert time.monotonic() - start < 30
+        assert time.monotonic() - start < 2.5
     finally:
         server.stop()
 
@@ -178,7 +178,7 @@ def test_a_server_that_stops_in_the_handshake_ends_at_the_deadline(server, liste
     start = time.monotonic()
     with pytest.raises(SshError, match="did not finish the SSH handshake"):
         connect(at(server, listener), timeout=timedelta(seconds=1))
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 3
     clients[0].close()
 
 
@@ -190,7 +190,7 @@ def test_something_else_on_the_port_is_named(server, listener):
 
     threading.Thread(target=greet).start()
     with pytest.raises(SshError) as raised:
-        connect(at(server, listener), timeout=timedelta(seconds=8))
+        connect(at(server, listener), timeout=timedelta(seconds=2))
     assert "no SSH server: it says b'220 '" in raised.value.detail
 
 
@@ -200,7 +200,7 @@ def test_waiting_can_be_cancelled(server, listener):
     start = time.monotonic()
     with pytest.raises(CancelledError):
         wait_for_ssh(at(server, listener), deadline=TEN_SECONDS, cancel=cancel)
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 1.5
 
 
 def test_a_lost_connection_is_an_error_and_not_a_result(tmp_path):
@@ -210,7 +210,7 @@ def test_a_lost_connection_is_an_error_and_not_a_result(tmp_path):
     start = time.monotonic()
     with pytest.raises(SshError, match="was lost"):
         connection.run(["sleep", "60"], timeout=timedelta(seconds=30))
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 5
     assert not connection.is_open
     with pytest.raises(SshError, match="was lost"):
         connection.run(["true"], timeout=TEN_SECONDS)

@@ -47,7 +47,7 @@ def test_an_attempt_that_is_lost_does_not_hold_up_the_next(server):
     server.answer(b"", SECOND)
     began = time.monotonic()
     with server.open(8, attempts=8) as opened:
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 6
         assert opened.recv(100) == SECOND
     assert server.peers[0].recv(1) == b""  # the lost one was hung up on
 

@@ -215,7 +215,7 @@ def test_an_obedient_guest_stops_gracefully_at_once(lab):
     await_console(config)
     begun = time.monotonic()
     assert lab.hypervisor.ensure_stopped(config.name, grace=SOON) is Stopped.GRACEFUL
-    assert time.monotonic() - begun < 30  # the first press was enough, and nothing polled
+    assert time.monotonic() - begun < 4  # the first press was enough, and nothing polled
 
 
 def test_a_deaf_guest_loses_power_at_the_deadline(lab):
@@ -353,4 +353,4 @@ def test_no_daemon_at_the_address_is_said_at_once(tmp_path):
     with pytest.raises(HostError, match="does not answer") as caught:
         Hypervisor(f"qemu+unix:///system?socket={socket_path}").list_domains(tmp_path)
     assert "labctl doctor" in caught.value.hint
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 2
