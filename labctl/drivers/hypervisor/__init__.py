@@ -150,7 +150,9 @@ class Hypervisor:
             if power is Power.PAUSED:
                 domain.resume()
                 return True
-            _destroy(domain)  # panicked and preserved
+            # Only what panicked: one that is merely off may be starting elsewhere.
+            if power is Power.CRASHED:
+                _destroy(domain)
             try:
                 domain.create()
             except libvirt.libvirtError as error:
