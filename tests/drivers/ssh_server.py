@@ -3,8 +3,10 @@
 import contextlib
 import getpass
 import os
+import select
 import signal
 import socket
+import socketserver
 import subprocess
 import threading
 import time
@@ -84,6 +86,59 @@ class SshServer:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+
+class Relay(socketserver.ThreadingTCPServer):
+    """A port before a server's: closed, then listening, then passing connections on."""
+
+    daemon_threads = True
+
+    def __init__(self, behind):
+        super().__init__(("127.0.0.1", free_port()), _Passage, bind_and_activate=False)
+        self.behind = behind
+        self.port = self.server_address[1]
+        self.spoken = 0  # connections on which the client said something
+        self._thread = None
+
+    def listen(self):
+        self.server_bind()
+        self.server_activate()
+
+    def has_caller(self):
+        """Does somebody wait to be let in, or did somebody before?"""
+        return self._thread is not None or bool(select.select([self], [], [], 0)[0])
+
+    def ensure_serving(self):
+        if self._thread is None:
+            self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
+            self._thread.start()
+
+    def close(self):
+        if self._thread is not None:
+            self.shutdown()
+            self._thread.join()
+        self.server_close()
+
+
+class _Passage(socketserver.BaseRequestHandler):
+    def handle(self):
+        with socket.create_connection(("127.0.0.1", self.server.behind)) as far:
+            back = threading.Thread(target=_pump, args=(far, self.request), daemon=True)
+            back.start()
+            with contextlib.suppress(OSError):
+                first = self.request.recv(1, socket.MSG_PEEK)
+                self.server.spoken += bool(first)
+            _pump(self.request, far)
+            back.join()
+
+
+def _pump(source, target):
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
 
 
 def descendants(pid):

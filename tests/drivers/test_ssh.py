@@ -1,11 +1,13 @@
+import os
+import select
 import socket
 import threading
-import time
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from labctl.drivers import ssh, ssh_exchange, ssh_socket
 from labctl.drivers.keys import make_key_pair
 from labctl.drivers.ssh import (
     CancelledError,
@@ -17,9 +19,11 @@ from labctl.drivers.ssh import (
 )
 from labctl.errors import TimedOutError
 
-from .ssh_server import SshServer, wait_until
+from .clock import stop_clock
+from .ssh_server import Relay, SshServer, wait_until
 
 TEN_SECONDS = timedelta(seconds=10)
+FOR_EVER = timedelta(hours=1)  # longer than a test may take: whoever waits so long never returns
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,22 @@ def listener():
     """A port that accepts and says nothing, as a forwarded one does while the guest boots."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener
+
+
+@pytest.fixture
+def gate(tmp_path):
+    """A file whose readers wait until the test is over."""
+    path = tmp_path / "gate"
+    os.mkfifo(path)
+    yield path
+    os.close(os.open(path, os.O_RDWR))
+
+
+@pytest.fixture
+def relay(server):
+    relay = Relay(server.port)
+    yield relay
+    relay.close()
 
 
 def at(server, listener):
@@ -79,19 +99,30 @@ def test_input_that_comes_back_does_not_block(connection):
     assert result.stdout == data.decode()[-64 * 1024 :]
 
 
-def test_a_command_that_hangs_ends_at_the_deadline_and_the_connection_lives(connection):
-    start = time.monotonic()
-    result = connection.run(["sh", "-c", "echo begun; sleep 60"], timeout=timedelta(seconds=1))
+def test_a_command_that_hangs_ends_at_the_deadline_and_the_connection_lives(
+    connection, gate, monkeypatch
+):
+    clock = stop_clock(monkeypatch, ssh, ssh_exchange)
+    seen = []
+
+    def check():
+        if seen:
+            clock.tick()
+
+    result = connection.run(
+        ["sh", "-c", f"echo begun; cat {gate}"],
+        timeout=TEN_SECONDS,
+        on_output=seen.append,
+        check=check,
+    )
     assert (result.exit_code, result.stdout, result.timed_out) == (None, "begun\n", True)
-    assert time.monotonic() - start < 3
+    assert clock.now == TEN_SECONDS.total_seconds()
     assert connection.run(["true"], timeout=TEN_SECONDS).has_succeeded
 
 
-def test_a_child_that_keeps_the_output_open_does_not_hold_the_result(connection):
-    start = time.monotonic()
-    result = connection.run(["sh", "-c", "sleep 30 & echo done"], timeout=TEN_SECONDS)
-    assert (result.exit_code, result.stdout) == (0, "done\n")
-    assert time.monotonic() - start < 5
+def test_a_child_that_keeps_the_output_open_does_not_hold_the_result(connection, gate):
+    result = connection.run(["sh", "-c", f"cat {gate} & echo done"], timeout=TEN_SECONDS)
+    assert (result.exit_code, result.stdout, result.timed_out) == (0, "done\n", False)
 
 
 def test_a_command_killed_by_a_signal_has_no_exit_code(connection):
@@ -99,26 +130,27 @@ def test_a_command_killed_by_a_signal_has_no_exit_code(connection):
     assert (result.exit_code, result.timed_out) == (None, False)
 
 
-def test_a_wait_for_a_command_can_be_given_up(connection):
-    cancel = threading.Event()
-    threading.Timer(0.3, cancel.set).start()
+def test_a_wait_for_a_command_can_be_given_up(connection, gate):
+    looks = []
 
     def check():
-        if cancel.is_set():
+        looks.append(None)
+        if len(looks) == 10:  # so there is one a second at least, not only one at the end
             raise CancelledError("enough")
 
-    start = time.monotonic()
     with pytest.raises(CancelledError):
-        connection.run(["sleep", "60"], timeout=TEN_SECONDS, check=check)
-    assert time.monotonic() - start < 2
+        connection.run(["cat", str(gate)], timeout=TEN_SECONDS, check=check)
+    assert len(looks) == 10
 
 
-def test_another_host_key_is_refused_at_once(server):
-    target = replace(server.target, host_key_public=make_key_pair("other").public)
-    start = time.monotonic()
+def test_another_host_key_is_refused_at_once(server, relay):
+    relay.listen()
+    relay.ensure_serving()
+    other = make_key_pair("other").public
+    target = replace(server.target, port=relay.port, host_key_public=other)
     with pytest.raises(HostKeyError, match="another SSH host key"):
-        wait_for_ssh(target, deadline=TEN_SECONDS)
-    assert time.monotonic() - start < 3
+        wait_for_ssh(target, deadline=FOR_EVER)
+    assert relay.spoken == 1  # not tried again
 
 
 def test_a_key_that_is_not_accepted_is_tried_until_the_deadline(server, tmp_path):
@@ -132,15 +164,21 @@ def test_a_key_that_is_not_accepted_is_tried_until_the_deadline(server, tmp_path
     assert "does not accept the controller's key" in raised.value.detail
 
 
-def test_a_server_that_comes_up_later_is_reached_soon_after(tmp_path):
-    server = SshServer(tmp_path)
-    threading.Timer(1.0, server.start).start()
-    start = time.monotonic()
-    try:
-        wait_for_ssh(server.target, deadline=TEN_SECONDS).close()
-        assert time.monotonic() - start < 2.5
-    finally:
-        server.stop()
+def test_a_server_that_comes_up_later_is_reached_soon_after(server, relay):
+    looks = []
+
+    def check():
+        """At the tenth look it comes up; it lets in who has called by the next looks."""
+        looks.append(len(looks) >= 10 and relay.has_caller())
+        if len(looks) == 10:
+            relay.listen()
+        elif looks[-1]:
+            relay.ensure_serving()
+
+    target = replace(server.target, port=relay.port)
+    wait_for_ssh(target, deadline=FOR_EVER, check=check).close()
+    # There are five looks in a second of waiting: the pause before the next attempt was short.
+    assert looks[10:].index(True) < 5
 
 
 def test_a_port_that_accepts_and_hangs_up_is_tried_again(server, listener):
@@ -149,7 +187,7 @@ def test_a_port_that_accepts_and_hangs_up_is_tried_again(server, listener):
     def hang_up():
         while len(attempts) < 5:
             client, _ = listener.accept()
-            attempts.append(time.monotonic())
+            attempts.append(client)
             client.close()
 
     threading.Thread(target=hang_up).start()
@@ -158,16 +196,24 @@ def test_a_port_that_accepts_and_hangs_up_is_tried_again(server, listener):
     wait_until(lambda: len(attempts) == 5)
 
 
-def test_a_port_that_says_nothing_ends_at_the_deadline(server, listener):
-    start = time.monotonic()
+def test_a_port_that_says_nothing_ends_at_the_deadline(server, listener, monkeypatch):
+    clock = stop_clock(monkeypatch, ssh, ssh_socket)
+    # Attempts take a second each; the last one is cut short.
     with pytest.raises(TimedOutError, match=r"no SSH login to .* within 2 s") as raised:
-        wait_for_ssh(at(server, listener), deadline=timedelta(seconds=2))
-    assert 1.9 < time.monotonic() - start < 3
+        wait_for_ssh(
+            at(server, listener), deadline=timedelta(seconds=2.5), check=lambda: clock.tick(0.25)
+        )
+    assert 2.5 <= clock.now < 3
     assert "does not answer" in raised.value.detail
 
 
-def test_a_server_that_stops_in_the_handshake_ends_at_the_deadline(server, listener):
+def test_a_server_that_stops_in_the_handshake_ends_at_the_deadline(server, listener, monkeypatch):
+    clock = stop_clock(monkeypatch, ssh, ssh_socket)
     clients = []
+
+    def check():
+        if clients:
+            clock.tick()
 
     def greet():
         client, _ = listener.accept()
@@ -175,10 +221,9 @@ def test_a_server_that_stops_in_the_handshake_ends_at_the_deadline(server, liste
         clients.append(client)
 
     threading.Thread(target=greet).start()
-    start = time.monotonic()
     with pytest.raises(SshError, match="did not finish the SSH handshake"):
-        connect(at(server, listener), timeout=timedelta(seconds=1))
-    assert time.monotonic() - start < 3
+        connect(at(server, listener), timeout=TEN_SECONDS, check=check)
+    assert clock.now == TEN_SECONDS.total_seconds() + 1  # the first look after it
     clients[0].close()
 
 
@@ -196,21 +241,25 @@ def test_something_else_on_the_port_is_named(server, listener):
 
 def test_waiting_can_be_cancelled(server, listener):
     cancel = threading.Event()
-    threading.Timer(0.3, cancel.set).start()
-    start = time.monotonic()
+    looks_after = []
+
+    def check():
+        if cancel.is_set():
+            looks_after.append(None)
+        elif select.select([listener], [], [], 0)[0]:  # so an attempt is under way
+            cancel.set()
+
     with pytest.raises(CancelledError):
-        wait_for_ssh(at(server, listener), deadline=TEN_SECONDS, cancel=cancel)
-    assert time.monotonic() - start < 1.5
+        wait_for_ssh(at(server, listener), deadline=FOR_EVER, cancel=cancel, check=check)
+    assert looks_after == []
 
 
-def test_a_lost_connection_is_an_error_and_not_a_result(tmp_path):
+def test_a_lost_connection_is_an_error_and_not_a_result(tmp_path, gate):
     server = SshServer(tmp_path).start()
     connection = wait_for_ssh(server.target, deadline=TEN_SECONDS)
     threading.Timer(0.5, server.stop).start()
-    start = time.monotonic()
     with pytest.raises(SshError, match="was lost"):
-        connection.run(["sleep", "60"], timeout=timedelta(seconds=30))
-    assert time.monotonic() - start < 5
+        connection.run(["cat", str(gate)], timeout=FOR_EVER)
     assert not connection.is_open
     with pytest.raises(SshError, match="was lost"):
         connection.run(["true"], timeout=TEN_SECONDS)

@@ -45,9 +45,8 @@ def server():
 
 def test_an_attempt_that_is_lost_does_not_hold_up_the_next(server):
     server.answer(b"", SECOND)
-    began = time.monotonic()
-    with server.open(8, attempts=8) as opened:
-        assert time.monotonic() - began < 6
+    # One attempt a second: whoever waits for the end of the lost one waits for an hour.
+    with server.open(3600, attempts=3600) as opened:
         assert opened.recv(100) == SECOND
     assert server.peers[0].recv(1) == b""  # the lost one was hung up on
 

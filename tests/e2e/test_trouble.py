@@ -79,11 +79,9 @@ def test_apply_ends_when_libvirtd_dies_and_the_next_one_goes_on(private_lab, lib
         with told(lab, "apply", spec) as apply:
             apply.await_line("powered on")
             libvirt.kill()
-            killed = time.monotonic()
             output = apply.end(seconds=60)
         assert apply.process.returncode == 6, output
-        assert time.monotonic() - killed < 35, output
-        assert_names_the_hypervisor(output)
+        assert_gave_up_without(libvirt, output)
         # Until it is back, nothing is promised and nothing changes.
         refused = lab.run("apply", spec, expect=6)
         assert_names_the_hypervisor(refused.stderr)
@@ -104,11 +102,9 @@ def test_an_upgrade_goes_on_where_libvirtd_died(private_lab, libvirt):
         with told(lab, "upgrade", "start", "cut", "--version", "1.1.0") as upgrade:
             upgrade.await_line("batch 1")
             libvirt.kill()
-            killed = time.monotonic()
             output = upgrade.end(seconds=60)
         assert upgrade.process.returncode == 6, output
-        assert time.monotonic() - killed < 35, output
-        assert_names_the_hypervisor(output)
+        assert_gave_up_without(libvirt, output)
         libvirt.start()
         lab.run("upgrade", "watch", "cut")
         assert lab.versions("cut") == ["1.1.0"]
@@ -139,6 +135,17 @@ def test_an_upgrade_survives_a_libvirtd_that_comes_back(private_lab, libvirt):
         assert lab.domains("blink") == ["blink_0"]
     finally:
         lab.remove("blink")
+
+
+def assert_gave_up_without(libvirt, output):
+    """It ended while the daemon was away; it said so once, as the last thing, and tried no more."""
+    assert not libvirt.is_alive
+    assert_names_the_hypervisor(output)
+    _, *said = output.split("labctl: hypervisor ")
+    assert len(said) == 1, output
+    first, *_, last = said[0].splitlines()
+    assert first.endswith("does not answer"), output
+    assert last.startswith("next: "), output
 
 
 def assert_names_the_hypervisor(output):

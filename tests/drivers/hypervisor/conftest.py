@@ -27,17 +27,18 @@ from labctl.drivers.hypervisor import Hypervisor
 
 _numbers = itertools.count()
 _HALT = bytes.fromhex("fa f4 eb fd")  # cli; hlt; jmp -3
-# Enable the ACPI power button (0x602), sleep until its bit is up (0x600), power off (0x604).
-_OBEY = bytes.fromhex(
-    "ba 02 06 b8 00 01 ef fb f4 ba 00 06 ed f6 c4 01 74 f6 ba 04 06 b8 00 20 ef fa f4 eb fd"
-)
+# Sleep until the bit of the ACPI power button is up (0x600), power off (0x604).
+_OBEY = bytes.fromhex("fb f4 ba 00 06 ed f6 c4 01 74 f6 ba 04 06 b8 00 20 ef fa f4 eb fd")
 _PANIC = bytes.fromhex("ba 05 05 b0 01 ee fa f4 eb fd")  # out 0x505, 1: the pvpanic device
 PROGRAMS = {"halts": _HALT, "obeys": _OBEY, "panics": _PANIC}
+# Before it speaks, so that who has heard it may press: enable the ACPI power button (0x602).
+_ENABLE_BUTTON = bytes.fromhex("ba 02 06 b8 00 01 ef")
+_PREPARATIONS = {"obeys": _ENABLE_BUTTON}
 
 
 def boot_sector(program: str) -> bytes:
     say = b"".join(bytes([0xB0, character, 0xEE]) for character in b"hello\n")  # out 0x3f8, al
-    code = bytes.fromhex("ba f8 03") + say + PROGRAMS[program]
+    code = _PREPARATIONS.get(program, b"") + bytes.fromhex("ba f8 03") + say + PROGRAMS[program]
     return code.ljust(510, b"\0") + b"\x55\xaa"
 
 
