@@ -19,15 +19,12 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROWS = [line for line in README.splitlines() if line.startswith("| ")]
 SHARED = {"--state-dir", "--uri", "--output", "--verbose", "--help"}
-IMAGE_COMMANDS = ("build", "import", "list", "show", "publish", "exclude", "delete")
 
 
 def _commands() -> Iterator[str]:
     for name, entry in TREE.items():
         if isinstance(entry, Branch):
             yield from (f"{name} {inner}" for inner in entry.entries)
-        elif name == "image":
-            yield from (f"image {inner}" for inner in IMAGE_COMMANDS)
         else:
             yield name
 
@@ -52,11 +49,6 @@ def _lines() -> list[str]:
     spans = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", README, flags=re.M | re.S))
     assert not any("\n" in span for span in spans)
     return [line for line in [*lines, *spans] if line.startswith("labctl ")]
-
-
-def test_the_help_of_images_names_the_commands_that_are_tested(capsys):
-    listed = _help_of("image", capsys).partition("Commands:\n")[2]
-    assert tuple(line.split()[0] for line in listed.splitlines() if line.strip()) == IMAGE_COMMANDS
 
 
 @pytest.mark.parametrize("command", list(_commands()))

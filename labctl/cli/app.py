@@ -25,6 +25,9 @@ _Command = TyperCommand | TyperGroup
 _SCALE_SET = "labctl.cli.scaleset"
 _INSTANCE = "labctl.cli.instance"
 _UPGRADE = "labctl.cli.upgrade"
+_IMAGE = "labctl.cli.image"
+_OFFER = "labctl.cli.offer"
+_ROLLOUT = "labctl.cli.rollout"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,24 @@ TREE: Mapping[str, Leaf | Branch] = {
             "show": _leaf(_UPGRADE, "show", "Show one upgrade with the evidence of failures"),
         },
     ),
-    "image": _leaf("labctl.cli.image", "app", "Build, import, publish and list images"),
+    "image": Branch(
+        summary="Build, import, publish and list images",
+        entries={
+            "build": _leaf(_IMAGE, "build", "Build an image from a recipe and import it"),
+            "import": _leaf(_IMAGE, "import_", "Verify a disk image and keep a copy of it"),
+            "list": _leaf(_IMAGE, "list_", "List the images of the gallery"),
+            "show": _leaf(_IMAGE, "show", "Show one image and who uses it"),
+            "publish": _leaf(_OFFER, "publish", "Offer an image as `latest`"),
+            "exclude": _leaf(_OFFER, "exclude", "Keep an image from being `latest`"),
+            "replicate": _leaf(_OFFER, "replicate", "Let an image be used in more regions"),
+            "retire": _leaf(_OFFER, "retire", "Set the end of life of an image"),
+            "watch": _leaf(_ROLLOUT, "watch", "Tell which scale sets would take which image"),
+            "delete": _leaf(_IMAGE, "delete", "Delete an image that nothing uses"),
+        },
+    ),
+    "serve": _leaf(
+        "labctl.cli.serve", "serve", "Run the controller as a daemon; upgrades by itself"
+    ),
     "disk": Branch(
         summary="Data disks, which outlive instances and scale sets",
         entries={

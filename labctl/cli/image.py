@@ -1,4 +1,4 @@
-"""`labctl image`: build, import, list, show, publish and delete images."""
+"""`labctl image`: build, import, list, show and delete images."""
 
 from contextlib import closing
 from enum import StrEnum
@@ -11,18 +11,16 @@ from labctl.cli.context import Context, current_context, open_store
 from labctl.cli.output import Column, Output, print_document, print_rows
 from labctl.errors import InvalidError
 from labctl.model.image import ImageDefinition, ImageVersion, VersionNumber
+from labctl.model.spec import DEFAULT_REGION
 
 if TYPE_CHECKING:
     from labctl.controller.images import Imported
-
-app = typer.Typer(
-    help="Build, import, publish and list images.", rich_markup_mode=None, no_args_is_help=True
-)
 
 _COLUMNS = (
     Column(key="name"),
     Column(key="published"),
     Column(key="latest"),
+    Column(key="where", heading="REGIONS"),
     Column(key="virtualSize", heading="VIRTUAL MIB", right=True),
     Column(key="fileSize", heading="FILE MIB", right=True),
     Column(key="buildId"),
@@ -46,12 +44,14 @@ PublishOption = Annotated[
         "--publish/--no-publish", help="Offer it as `latest` at once; default: do not, yet."
     ),
 ]
+RegionOption = Annotated[
+    str, typer.Option(metavar="REGION", help="For which region to tell what `latest` means.")
+]
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME/VERSION", help="For example tiny/1.0.0.")
 ]
 
 
-@app.command(short_help="Build an image from a recipe and import it")
 def build(
     recipe_dir: Annotated[
         Path, typer.Argument(metavar="RECIPE_DIR", help="A folder with recipe.yaml and build.")
@@ -104,7 +104,6 @@ def build(
     )
 
 
-@app.command("import", short_help="Verify a disk image and keep a copy of it")
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A disk image.")],
     definition: Annotated[str, typer.Option(metavar="NAME", help="The image definition.")],
@@ -144,11 +143,11 @@ def import_(
     _print_import(context, imported, how="imported")
 
 
-@app.command("list", short_help="List the images of the gallery")
 def list_(
     definition: Annotated[
         str | None, typer.Argument(metavar="DEFINITION", help="Only versions of this one.")
     ] = None,
+    region: RegionOption = DEFAULT_REGION,
 ) -> None:
     """List the images of the gallery."""
     from labctl.errors import NotFoundError
@@ -164,10 +163,11 @@ def list_(
                 hint="run: labctl image list",
             )
         versions = load_versions(connection, definition)
-    rows = [_row(image, versions) for image in versions]
+    rows = [describe_image(image, versions, region=region) for image in versions]
     if context.output is Output.TABLE:
         for row in rows:
             row.update({key: _megabytes(row[key]) for key in ("fileSize", "virtualSize")})
+            row["where"] = ", ".join(each["name"] for each in row["regions"]) or "all"
     print_rows(
         rows,
         _COLUMNS,
@@ -176,58 +176,31 @@ def list_(
     )
 
 
-@app.command(short_help="Show one image and who uses it")
-def show(name: NameArgument) -> None:
+def show(name: NameArgument, region: RegionOption = DEFAULT_REGION) -> None:
     """Show one image and who uses it; `NAME/latest` shows what latest means now."""
+    from labctl.controller.clock import now
     from labctl.store.gallery import find_users, load_versions, resolve
 
     context = current_context()
     definition, _, version = name.partition("/")
     with closing(open_store(context.settings)) as database, database.read() as connection:
-        image = resolve(connection, definition, version or "latest")
-        row = _row(image, load_versions(connection, definition))
+        image = resolve(connection, definition, version or "latest", region=region, now=now())
+        row = describe_image(image, load_versions(connection, definition), region=region)
         users = find_users(connection, image.digest)
     path = context.settings.blobs_dir / f"{image.digest}.qcow2"
     print_document({**row, "path": path, "usedBy": list(users)}, context.output)
 
 
-@app.command(short_help="Offer an image as `latest`")
-def publish(name: NameArgument) -> None:
-    """Offer an image as `latest`: new scale sets take it, and upgrades from now on."""
-    from labctl.controller.clock import now
-    from labctl.store.gallery import parse_name, publish_version, resolve
-
-    context = current_context()
-    definition, version = parse_name(name)
-    with closing(open_store(context.settings)) as database, database.write() as connection:
-        before = resolve(connection, definition, str(version))
-        image = publish_version(connection, definition, version, now())
-    verb = "was published already" if before == image else "is published"
-    _print_change(context, image, f"{image.name} {verb}")
-
-
-@app.command(short_help="Keep an image from being `latest`")
-def exclude(name: NameArgument) -> None:
-    """Keep an image from being `latest`; `publish` offers it again."""
-    from labctl.store.gallery import exclude_version, parse_name
-
-    context = current_context()
-    definition, version = parse_name(name)
-    with closing(open_store(context.settings)) as database, database.write() as connection:
-        image = exclude_version(connection, definition, version)
-    _print_change(context, image, f"{image.name} is not offered as latest any more")
-
-
-@app.command(short_help="Delete an image that nothing uses")
 def delete(name: NameArgument) -> None:
     """Delete an image that nothing uses, and its file unless another version has the same."""
+    from labctl.controller.clock import now
     from labctl.controller.images import delete_image
     from labctl.store.gallery import parse_name
 
     context = current_context()
     definition, version = parse_name(name)
     with closing(open_store(context.settings)) as database:
-        file_deleted = delete_image(context.settings, database, definition, version)
+        file_deleted = delete_image(context.settings, database, definition, version, now=now())
     if context.output is not Output.TABLE:
         print_document({"name": name, "deleted": True, "fileDeleted": file_deleted}, context.output)
         return
@@ -261,7 +234,7 @@ def _copy(source: Path, target: Path) -> None:
 def _print_import(context: Context, imported: "Imported", *, how: str, **more: object) -> None:
     image = imported.image
     if context.output is not Output.TABLE:
-        row = {**_row(image), "isNew": imported.is_new, **more}
+        row = {**describe_image(image), "isNew": imported.is_new, **more}
         print_document(row, context.output)
         return
     if not imported.is_new:
@@ -270,18 +243,23 @@ def _print_import(context: Context, imported: "Imported", *, how: str, **more: o
         size = _megabytes(image.file_size)
         build_id = f", build {image.build_id}" if image.build_id else ""
         print(f"{image.name}: {how}{build_id}, {size} MiB, sha256 {image.digest[:12]}")
-    if not image.is_offered:
+    if image.published_at is None or image.excluded_from_latest:
         print(f"not offered as latest yet; run: labctl image publish {image.name}")
 
 
-def _print_change(context: Context, image: ImageVersion, line: str) -> None:
+def print_change(context: Context, image: ImageVersion, line: str) -> None:
+    """Print what a command changed: `line`, or the image itself with -o json."""
     if context.output is Output.TABLE:
         print(line)
     else:
-        print_document(_row(image), context.output)
+        print_document(describe_image(image), context.output)
 
 
-def _row(image: ImageVersion, versions: tuple[ImageVersion, ...] = ()) -> dict[str, Any]:
+def describe_image(
+    image: ImageVersion, versions: tuple[ImageVersion, ...] = (), *, region: str = DEFAULT_REGION
+) -> dict[str, Any]:
+    """The image as documents show it; with `versions`, also whether it is the latest of them."""
+    from labctl.controller.clock import now
     from labctl.model.image import find_latest
 
     siblings = tuple(each for each in versions if each.definition == image.definition)
@@ -291,6 +269,15 @@ def _row(image: ImageVersion, versions: tuple[ImageVersion, ...] = ()) -> dict[s
         "version": image.version,
         "published": image.published_at is not None,
         "excludedFromLatest": image.excluded_from_latest,
+        "endOfLife": image.end_of_life,
+        "regions": [
+            {
+                "name": replica.region,
+                "replicatedAt": replica.replicated_at,
+                "excludedFromLatest": replica.excluded_from_latest,
+            }
+            for replica in image.replicas
+        ],
         "digest": image.digest,
         "fileSize": image.file_size,
         "virtualSize": image.virtual_size,
@@ -300,7 +287,7 @@ def _row(image: ImageVersion, versions: tuple[ImageVersion, ...] = ()) -> dict[s
         "source": image.source,
     }
     if siblings:
-        row["latest"] = find_latest(siblings) == image
+        row["latest"] = find_latest(siblings, region=region, now=now()) == image
     return row
 
 

@@ -34,7 +34,7 @@ def plan(name: Name, version: Version = None) -> None:
     with opened_lab(context) as lab:
         view, _ = look_once(lab, name)
         with lab.database.read() as connection:
-            target = find_target(connection, view, version)
+            target = find_target(connection, view, version, now=now())
         found = preview(
             view,
             target_version=str(target.image.version),
@@ -117,7 +117,7 @@ def start(
         view, _ = look_once(lab, name)
         try:
             with lab.database.write() as connection:
-                target = find_target(connection, view, version)
+                target = find_target(connection, view, version, now=now())
                 upgrade_id = find_same_upgrade(
                     connection, name, target, restores=rollback
                 ) or start_upgrade(

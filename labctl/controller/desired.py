@@ -24,6 +24,7 @@ from labctl.store.instances import (
     save_failure,
 )
 from labctl.store.scale_sets import (
+    ScaleSetRow,
     find_scale_set,
     get_scale_set,
     insert_scale_set,
@@ -32,6 +33,7 @@ from labctl.store.scale_sets import (
     load_view,
     mark_deleting,
     replace_model,
+    save_automatic_since,
     save_model,
 )
 
@@ -41,7 +43,7 @@ _SUBNET_PREFIX = 22  # 1000 instances fit
 _RESERVED_ADDRESSES = 10  # network, bridge and room for a person's own machines
 
 # Changes of these fields concern no OS disk: they hold at once, for every instance.
-_LIVE = frozenset({"capacity", "upgrade_policy", "timeouts"})
+_LIVE = frozenset({"capacity", "region", "upgrade_policy", "timeouts"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,9 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
     """
     row = find_scale_set(connection, spec.name)
     if row is None:
-        image = resolve(connection, spec.image.definition, spec.image.version)
+        image = resolve(
+            connection, spec.image.definition, spec.image.version, region=spec.region, now=now
+        )
         _refuse_other_sizes(connection, spec)
         insert_scale_set(
             connection,
@@ -70,6 +74,7 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
             subnet=_choose_subnet(connection, spec),
             now=now,
         )
+        _note_switch(connection, spec, None, now=now)
         text = f"created: capacity {spec.capacity}, image {image.name}"
         _note(connection, spec.name, text, now=now)
         return Applied(created=True, changes=(text,))
@@ -81,8 +86,8 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
     old = load_models(connection, spec.name)[row.model_revision]
     _refuse_what_cannot_change(old, spec)
     _refuse_other_sizes(connection, spec)
-    if spec.image != old.image:
-        resolve(connection, spec.image.definition, spec.image.version)
+    if spec.image != old.image or spec.region != old.region:
+        resolve(connection, spec.image.definition, spec.image.version, region=spec.region, now=now)
     changed = [
         name for name in ScaleSetSpec.model_fields if getattr(old, name) != getattr(spec, name)
     ]
@@ -90,6 +95,7 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
         save_model(connection, spec, now=now)
     elif changed:
         replace_model(connection, spec, revision=row.model_revision)
+    _note_switch(connection, spec, row, now=now)
     changes = tuple(_describe_change(name, old, spec) for name in changed)
     changes += _retry_failures(connection, load_instances(connection, spec.name))
     for change in changes:
@@ -214,6 +220,16 @@ def _retry_failures(connection: Connection, instances: tuple[Instance, ...]) -> 
             remove_failed_runs(connection, instance.name, instance.generation)
             retried.append(f"{instance.name}: trying again what failed")
     return tuple(retried)
+
+
+def _note_switch(
+    connection: Connection, spec: ScaleSetSpec, row: ScaleSetRow | None, *, now: datetime
+) -> None:
+    """Keep since when automatic upgrades are on; the first rollout counts from there."""
+    is_on = spec.upgrade_policy.automatic_os_upgrade_policy.enable_automatic_os_upgrade
+    was_on = row is not None and row.automatic_since is not None
+    if is_on is not was_on:
+        save_automatic_since(connection, spec.name, now if is_on else None)
 
 
 def _note(

@@ -16,7 +16,7 @@ from labctl.drivers.blobs import (
 from labctl.drivers.recipe import BuiltImage, build_image
 from labctl.model.image import ImageDefinition, ImageVersion, VersionNumber
 from labctl.settings import Settings
-from labctl.store import gallery
+from labctl.store import gallery, offers
 from labctl.store.database import Database
 
 
@@ -74,8 +74,8 @@ def import_image(
                 gallery.ensure_definition(connection, definition, now)
                 is_new = gallery.add_version(connection, image)
                 if publish:
-                    gallery.publish_version(connection, definition.name, version, now)
-                kept = gallery.resolve(connection, definition.name, str(version))
+                    offers.publish_version(connection, definition.name, version, now)
+                kept = gallery.get_version(connection, definition.name, version, now=now)
         except BaseException:
             if blob.is_new:
                 ensure_deleted(settings, blob.digest)
@@ -125,7 +125,12 @@ def build_and_import(
 
 
 def delete_image(
-    settings: Settings, database: Database, definition: str, version: VersionNumber
+    settings: Settings,
+    database: Database,
+    definition: str,
+    version: VersionNumber,
+    *,
+    now: datetime,
 ) -> bool:
     """Delete a version, and its file when nothing else needs it. True: the file went, too.
 
@@ -133,7 +138,7 @@ def delete_image(
     file without a row, which `collect_garbage` finds; never a row without a file.
     """
     with database.write() as connection:
-        image = gallery.remove_version(connection, definition, version)
+        image = gallery.remove_version(connection, definition, version, now=now)
     return image.digest in collect_garbage(settings, database).digests
 
 

@@ -29,13 +29,21 @@ class Target:
     model_revision: int
 
 
-def find_target(connection: Connection, scale_set: ScaleSet, version: str | None) -> Target:
+def find_target(
+    connection: Connection, scale_set: ScaleSet, version: str | None, *, now: datetime
+) -> Target:
     """The version that the newest model names, or another version of its definition.
 
     Raises NotFoundError when the gallery has no such version.
     """
     reference = scale_set.spec.image
-    image = resolve(connection, reference.definition, version or reference.version)
+    image = resolve(
+        connection,
+        reference.definition,
+        version or reference.version,
+        region=scale_set.spec.region,
+        now=now,
+    )
     return Target(image=image, model_revision=scale_set.model_revision)
 
 

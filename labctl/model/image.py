@@ -50,6 +50,15 @@ class ImageDefinition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """That a version may be used in a region."""
+
+    region: str
+    replicated_at: datetime
+    excluded_from_latest: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageVersion:
     """One immutable image of a definition. The file is found by its digest."""
 
@@ -61,6 +70,8 @@ class ImageVersion:
     created_at: datetime
     published_at: datetime | None  # None: imported, not offered as `latest`
     excluded_from_latest: bool = False
+    end_of_life: datetime | None = None  # from then on `latest` is another one
+    replicas: tuple[Replica, ...] = ()  # by region; none: it may be used in every region
     build_id: str = ""  # empty for imported files that were not built here
     source: str = ""  # where the file came from, for people
 
@@ -69,13 +80,38 @@ class ImageVersion:
         """For people and commands: `tiny/1.0.0`."""
         return f"{self.definition}/{self.version}"
 
-    @property
-    def is_offered(self) -> bool:
-        """Can `latest` resolve to it?"""
-        return self.published_at is not None and not self.excluded_from_latest
+    def find_reason_against(self, region: str, now: datetime) -> str | None:
+        """Why `latest` cannot mean it in `region`; None: it can."""
+        replica = self._find_replica(region)
+        if self.published_at is None:
+            return "not published"
+        if self.excluded_from_latest:
+            return "excluded from latest"
+        if self.replicas and replica is None:
+            regions = ", ".join(each.region for each in self.replicas)
+            return f"not replicated to region {region} (only to {regions})"
+        if replica is not None and replica.excluded_from_latest:
+            return f"excluded from latest in region {region}"
+        if self.end_of_life is not None and now >= self.end_of_life:
+            return f"past its end of life ({self.end_of_life:%Y-%m-%d %H:%M} UTC)"
+        return None
+
+    def find_available_at(self, region: str) -> datetime | None:
+        """Since when it can be rolled out in `region`: published, and replicated to it."""
+        replica = self._find_replica(region)
+        if self.published_at is None or (self.replicas and replica is None):
+            return None
+        return (
+            self.published_at if replica is None else max(self.published_at, replica.replicated_at)
+        )
+
+    def _find_replica(self, region: str) -> Replica | None:
+        return next((each for each in self.replicas if each.region == region), None)
 
 
-def find_latest(versions: tuple[ImageVersion, ...]) -> ImageVersion | None:
-    """The highest version that is published and not excluded from latest."""
-    offered = [version for version in versions if version.is_offered]
-    return max(offered, key=lambda version: version.version, default=None)
+def find_latest(
+    versions: tuple[ImageVersion, ...], *, region: str, now: datetime
+) -> ImageVersion | None:
+    """The highest version that `latest` may mean in `region`."""
+    offered = [each for each in versions if each.find_reason_against(region, now) is None]
+    return max(offered, key=lambda image: image.version, default=None)

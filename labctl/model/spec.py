@@ -13,6 +13,7 @@ from labctl.model.quantity import Duration, Size
 MIB = 2**20
 GIB = 2**30
 TIB = 2**40
+DEFAULT_REGION = "local"
 
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 DISK_NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,10}[a-z0-9])?$"  # a virtio serial holds 20 characters
@@ -258,6 +259,11 @@ class ScaleSetSpec(Strict):
 
     name: str = Field(pattern=NAME_PATTERN)
     capacity: int = Field(ge=0, le=1000)
+    region: str = Field(
+        default=DEFAULT_REGION,
+        pattern=NAME_PATTERN,
+        description="Which image versions `latest` can mean: those that are replicated to it",
+    )
     size: MachineSize = MachineSize()
     image: ImageReference
     os_disk: OsDisk = OsDisk()

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,6 +60,22 @@ class Database:
                 connection.rollback()
                 raise
             connection.commit()
+
+    @contextmanager
+    def changes(self) -> Iterator[Callable[[], bool]]:
+        """Yield a question that is cheap to ask: has anybody committed since it was last asked?"""
+        with self._translated(), self._engine.connect() as connection:
+            version = -1
+
+            def has_changed() -> bool:
+                nonlocal version
+                last, version = (
+                    version,
+                    connection.execute(text("PRAGMA data_version")).scalar_one(),
+                )
+                return bool(last != version)
+
+            yield has_changed
 
     def close(self) -> None:
         """Close every connection."""

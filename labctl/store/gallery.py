@@ -1,6 +1,5 @@
 """The gallery: image definitions, their versions, and who uses which file."""
 
-from dataclasses import replace
 from datetime import datetime
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -10,13 +9,16 @@ from labctl.model.image import (
     LATEST,
     ImageDefinition,
     ImageVersion,
+    Replica,
     VersionNumber,
     find_latest,
 )
+from labctl.model.spec import DEFAULT_REGION
 from labctl.model.upgrade import UpgradeCode
 from labctl.store.schema import (
     generation,
     image_definition,
+    image_replica,
     image_version,
     instance,
     scale_set,
@@ -98,6 +100,7 @@ def add_version(connection: Connection, image: ImageVersion) -> bool:
             created_at=image.created_at,
             published_at=image.published_at,
             excluded_from_latest=image.excluded_from_latest,
+            end_of_life=image.end_of_life,
             build_id=image.build_id,
             source=image.source,
         )
@@ -112,8 +115,15 @@ def load_versions(
     query = select(image_version)
     if definition is not None:
         query = query.where(image_version.c.definition == definition)
+    replicas = _load_replicas(connection, definition)
     versions = (
-        ImageVersion(**{**row._mapping, "version": VersionNumber.parse(row.version)})
+        ImageVersion(
+            **{
+                **row._mapping,
+                "version": VersionNumber.parse(row.version),
+                "replicas": tuple(replicas.get((row.definition, row.version), ())),
+            }
+        )
         for row in connection.execute(query)
     )
     return tuple(sorted(versions, key=lambda image: (image.definition, image.version)))
@@ -127,8 +137,15 @@ def find_version(
     return found[0] if found else None
 
 
-def resolve(connection: Connection, definition: str, version: str) -> ImageVersion:
-    """The version that `latest` or `1.2.0` means now; a number need not be published.
+def resolve(
+    connection: Connection,
+    definition: str,
+    version: str,
+    *,
+    now: datetime,
+    region: str = DEFAULT_REGION,
+) -> ImageVersion:
+    """The version that `latest` or `1.2.0` means in `region`; a number need not be published.
 
     Raises InvalidError for what is no version, NotFoundError that names what there is.
     """
@@ -144,10 +161,10 @@ def resolve(connection: Connection, definition: str, version: str) -> ImageVersi
         )
     versions = load_versions(connection, definition)
     if wanted is None:
-        latest = find_latest(versions)
+        latest = find_latest(versions, region=region, now=now)
         if latest is not None:
             return latest
-        brief = f"image {definition!r} has no version that `latest` may mean"
+        brief = f"image {definition!r} has no version that `latest` may mean in region {region}"
     else:
         for each in versions:
             if each.version == wanted:
@@ -155,49 +172,33 @@ def resolve(connection: Connection, definition: str, version: str) -> ImageVersi
         brief = f"image {definition}/{wanted} is not in the gallery"
     raise NotFoundError(
         brief,
-        detail="there are: " + ", ".join(_tell(each) for each in versions)
+        detail="there are: " + ", ".join(_tell(each, region, now) for each in versions)
         if versions
         else "the definition has no versions",
-        hint=f"run: labctl image publish {versions[-1].name}"
+        hint=f"run: labctl image publish {versions[-1].name} --region {region}"
+        if wanted is None and versions and versions[-1].replicas
+        else f"run: labctl image publish {versions[-1].name}"
         if wanted is None and versions
         else f"run: labctl image list {definition}",
     )
 
 
-def publish_version(
-    connection: Connection, definition: str, version: VersionNumber, published_at: datetime
+def get_version(
+    connection: Connection, definition: str, version: VersionNumber, *, now: datetime
 ) -> ImageVersion:
-    """Offer a version as `latest`; the moment of the first publishing stays.
-
-    Raises NotFoundError.
-    """
-    image = resolve(connection, definition, str(version))
-    changed = replace(
-        image, published_at=image.published_at or published_at, excluded_from_latest=False
-    )
-    _save_offer(connection, changed)
-    return changed
+    """The version with this number. Raises NotFoundError that names what there is."""
+    return resolve(connection, definition, str(version), now=now)
 
 
-def exclude_version(
-    connection: Connection, definition: str, version: VersionNumber
+def remove_version(
+    connection: Connection, definition: str, version: VersionNumber, *, now: datetime
 ) -> ImageVersion:
-    """Keep a version from being `latest`; those who name it by number still get it.
-
-    Raises NotFoundError.
-    """
-    changed = replace(resolve(connection, definition, str(version)), excluded_from_latest=True)
-    _save_offer(connection, changed)
-    return changed
-
-
-def remove_version(connection: Connection, definition: str, version: VersionNumber) -> ImageVersion:
     """Forget a version. Its file is the caller's affair, once this is committed.
 
     Raises NotFoundError, and RefusedError while something uses the file and no other version
     would keep it.
     """
-    image = resolve(connection, definition, str(version))
+    image = get_version(connection, definition, version, now=now)
     users = find_users(connection, image.digest)
     keepers = [
         each
@@ -278,18 +279,24 @@ def parse_name(text: str) -> tuple[str, VersionNumber]:
     return definition, VersionNumber.parse(version)
 
 
-def _save_offer(connection: Connection, image: ImageVersion) -> None:
-    connection.execute(
-        update(image_version)
-        .where(
-            image_version.c.definition == image.definition,
-            image_version.c.version == str(image.version),
+def _load_replicas(
+    connection: Connection, definition: str | None
+) -> dict[tuple[str, str], list[Replica]]:
+    query = select(image_replica).order_by(image_replica.c.region)
+    if definition is not None:
+        query = query.where(image_replica.c.definition == definition)
+    found: dict[tuple[str, str], list[Replica]] = {}
+    for row in connection.execute(query):
+        found.setdefault((row.definition, row.version), []).append(
+            Replica(
+                region=row.region,
+                replicated_at=row.replicated_at,
+                excluded_from_latest=row.excluded_from_latest,
+            )
         )
-        .values(published_at=image.published_at, excluded_from_latest=image.excluded_from_latest)
-    )
+    return found
 
 
-def _tell(image: ImageVersion) -> str:
-    if image.published_at is None:
-        return f"{image.version} (not published)"
-    return f"{image.version} (excluded)" if image.excluded_from_latest else str(image.version)
+def _tell(image: ImageVersion, region: str, now: datetime) -> str:
+    reason = image.find_reason_against(region, now)
+    return str(image.version) if reason is None else f"{image.version} ({reason})"

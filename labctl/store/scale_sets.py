@@ -26,6 +26,7 @@ class ScaleSetRow:
     is_deleting: bool
     next_ordinal: int
     subnet: str | None
+    automatic_since: datetime | None  # when automatic OS upgrades were switched on
     created_at: datetime
 
 
@@ -109,6 +110,13 @@ def load_models(connection: Connection, name: str) -> dict[int, ScaleSetSpec]:
 def mark_deleting(connection: Connection, name: str) -> None:
     """Record that the scale set is wanted no more."""
     connection.execute(update(scale_set).where(scale_set.c.name == name).values(is_deleting=True))
+
+
+def save_automatic_since(connection: Connection, name: str, since: datetime | None) -> None:
+    """Record when automatic OS upgrades were switched on; None: they are off."""
+    connection.execute(
+        update(scale_set).where(scale_set.c.name == name).values(automatic_since=since)
+    )
 
 
 def move_image(connection: Connection, name: str, *, version: str, digest: str) -> None:

@@ -8,6 +8,7 @@ from sqlalchemy import (
     Column,
     Dialect,
     ForeignKey,
+    ForeignKeyConstraint,
     Integer,
     MetaData,
     String,
@@ -50,6 +51,7 @@ scale_set = Table(
     Column("is_deleting", Boolean, nullable=False, default=False),
     Column("next_ordinal", Integer, nullable=False, default=0),
     Column("subnet", String(18), unique=True),
+    Column("automatic_since", Moment),  # when automatic OS upgrades were switched on
     Column("created_at", Moment, nullable=False),
 )
 
@@ -213,6 +215,29 @@ image_version = Table(
     Column("created_at", Moment, nullable=False),
     Column("published_at", Moment),
     Column("excluded_from_latest", Boolean, nullable=False, default=False),
+    Column("end_of_life", Moment),
     Column("build_id", String(64), nullable=False, default=""),
     Column("source", Text, nullable=False, default=""),
+)
+
+image_replica = Table(  # a version without a row may be used in every region
+    "image_replica",
+    metadata,
+    Column("definition", String(40), primary_key=True),
+    Column("version", String(32), primary_key=True),
+    Column("region", String(40), primary_key=True),
+    Column("replicated_at", Moment, nullable=False),
+    Column("excluded_from_latest", Boolean, nullable=False, default=False),
+    ForeignKeyConstraint(
+        ["definition", "version"],
+        ["image_version.definition", "image_version.version"],
+        ondelete="CASCADE",
+    ),
+)
+
+setting = Table(  # what `labctl serve` was started with, so that other commands can tell when
+    "setting",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("value", Text, nullable=False),
 )

@@ -126,9 +126,9 @@ def test_the_file_goes_with_the_last_version_that_names_it(lab, database, make_i
     source = make_image()
     _import(lab, database, source, "1.0.0")
     _import(lab, database, source, "1.0.1")
-    assert not delete_image(lab, database, "tiny", VersionNumber(1, 0, 0))
+    assert not delete_image(lab, database, "tiny", VersionNumber(1, 0, 0), now=NOW)
     assert len(find_digests(lab)) == 1
-    assert delete_image(lab, database, "tiny", VersionNumber(1, 0, 1))
+    assert delete_image(lab, database, "tiny", VersionNumber(1, 0, 1), now=NOW)
     assert find_digests(lab) == ()
 
 
@@ -136,7 +136,7 @@ def test_an_image_in_use_is_neither_deleted_nor_garbage(lab, database, make_imag
     imported = _import(lab, database, make_image())
     _use(database, imported.image.digest)
     with pytest.raises(RefusedError, match="in use"):
-        delete_image(lab, database, "tiny", VersionNumber(1, 0, 0))
+        delete_image(lab, database, "tiny", VersionNumber(1, 0, 0), now=NOW)
     assert collect_garbage(lab, database).digests == ()
     assert find_digests(lab) == (imported.image.digest,)
 
@@ -188,7 +188,7 @@ def test_delete_and_import_of_the_same_file_at_once_never_leave_a_row_without_a_
     )
     process.start()
     barrier.wait(30)
-    delete_image(lab, database, "tiny", VersionNumber(1, 0, 0))
+    delete_image(lab, database, "tiny", VersionNumber(1, 0, 0), now=NOW)
     assert results.get(timeout=30)
     process.join(20)
     assert _names(database) == ["tiny/2.0.0"]

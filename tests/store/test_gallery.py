@@ -5,7 +5,7 @@ from sqlalchemy import insert
 
 from labctl.errors import InvalidError, NotFoundError, RefusedError
 from labctl.model.image import ImageDefinition, ImageVersion, VersionNumber
-from labctl.store import gallery
+from labctl.store import gallery, offers
 from labctl.store.database import Database
 from labctl.store.schema import generation, instance, scale_set, upgrade
 
@@ -133,19 +133,19 @@ def test_versions_are_listed_by_number_not_by_text(connection):
 def test_latest_is_the_highest_published_version_that_is_not_excluded(connection):
     for version in ("1.9.0", "1.10.0", "1.11.0"):
         gallery.add_version(connection, _image(version))
-    gallery.publish_version(connection, "tiny", _number("1.9.0"), NOW)
-    gallery.publish_version(connection, "tiny", _number("1.10.0"), NOW)
-    assert gallery.resolve(connection, "tiny", "latest").name == "tiny/1.10.0"
-    gallery.exclude_version(connection, "tiny", _number("1.10.0"))
-    assert gallery.resolve(connection, "tiny", "latest").name == "tiny/1.9.0"
-    gallery.publish_version(connection, "tiny", _number("1.10.0"), NOW + timedelta(days=1))
-    again = gallery.resolve(connection, "tiny", "latest")
+    offers.publish_version(connection, "tiny", _number("1.9.0"), NOW)
+    offers.publish_version(connection, "tiny", _number("1.10.0"), NOW)
+    assert gallery.resolve(connection, "tiny", "latest", now=NOW).name == "tiny/1.10.0"
+    offers.exclude_version(connection, "tiny", _number("1.10.0"), now=NOW)
+    assert gallery.resolve(connection, "tiny", "latest", now=NOW).name == "tiny/1.9.0"
+    offers.publish_version(connection, "tiny", _number("1.10.0"), NOW + timedelta(days=1))
+    again = gallery.resolve(connection, "tiny", "latest", now=NOW)
     assert (again.name, again.published_at) == ("tiny/1.10.0", NOW)
 
 
 def test_a_version_that_is_named_need_not_be_published(connection):
     gallery.add_version(connection, _image("1.0.0"))
-    assert gallery.resolve(connection, "tiny", "1.0.0") == _image("1.0.0")
+    assert gallery.resolve(connection, "tiny", "1.0.0", now=NOW) == _image("1.0.0")
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_what_cannot_be_resolved_is_answered_with_what_there_is(
 ):
     gallery.add_version(connection, _image("1.0.0"))
     with pytest.raises(NotFoundError) as caught:
-        gallery.resolve(connection, definition, version)
+        gallery.resolve(connection, definition, version, now=NOW)
     assert brief in caught.value.brief
     assert detail in caught.value.detail
     assert caught.value.hint
@@ -171,7 +171,7 @@ def test_an_image_of_a_previous_generation_cannot_be_removed(connection):
     gallery.add_version(connection, _image("1.0.0"))
     _add_instance(connection, "a" * 64)
     with pytest.raises(RefusedError, match="is in use") as caught:
-        gallery.remove_version(connection, "tiny", _number("1.0.0"))
+        gallery.remove_version(connection, "tiny", _number("1.0.0"), now=NOW)
     assert "instance web_0 (generation 1)" in caught.value.detail
     assert gallery.find_version(connection, "tiny", _number("1.0.0")) is not None
 
@@ -180,9 +180,9 @@ def test_an_image_in_use_can_lose_one_of_two_versions_but_not_the_last(connectio
     for version in ("1.0.0", "1.0.1"):
         gallery.add_version(connection, _image(version))
     _add_instance(connection, "a" * 64)
-    gallery.remove_version(connection, "tiny", _number("1.0.0"))
+    gallery.remove_version(connection, "tiny", _number("1.0.0"), now=NOW)
     with pytest.raises(RefusedError):
-        gallery.remove_version(connection, "tiny", _number("1.0.1"))
+        gallery.remove_version(connection, "tiny", _number("1.0.1"), now=NOW)
 
 
 def test_the_image_of_a_scale_set_without_instances_is_in_use(connection):
@@ -209,17 +209,17 @@ def test_only_a_running_upgrade_uses_its_target(connection, code, users):
 def test_an_unused_version_is_removed_and_its_file_is_then_needed_by_nobody(connection):
     gallery.add_version(connection, _image("1.0.0"))
     assert gallery.is_needed(connection, "a" * 64)
-    assert gallery.remove_version(connection, "tiny", _number("1.0.0")).digest == "a" * 64
+    assert gallery.remove_version(connection, "tiny", _number("1.0.0"), now=NOW).digest == "a" * 64
     assert not gallery.is_needed(connection, "a" * 64)
     with pytest.raises(NotFoundError):
-        gallery.remove_version(connection, "tiny", _number("1.0.0"))
+        gallery.remove_version(connection, "tiny", _number("1.0.0"), now=NOW)
 
 
 def test_a_definition_goes_only_without_versions(connection):
     gallery.add_version(connection, _image("1.0.0"))
     with pytest.raises(RefusedError, match="has versions"):
         gallery.remove_definition(connection, "tiny")
-    gallery.remove_version(connection, "tiny", _number("1.0.0"))
+    gallery.remove_version(connection, "tiny", _number("1.0.0"), now=NOW)
     gallery.remove_definition(connection, "tiny")
     assert gallery.load_definitions(connection) == ()
 
