@@ -19,6 +19,7 @@ from labctl.model.plan import (
 from labctl.model.upgrade import (
     Member,
     MemberState,
+    StartedBy,
     Upgrade,
     UpgradeCode,
     UpgradeError,
@@ -172,6 +173,10 @@ def _plan_between_batches(
         return _end(upgrade, UpgradeCode.COMPLETED, "no instance is left to upgrade")
     if upgrade.cancel_asked_at is not None:
         return _end(upgrade, UpgradeCode.CANCELLED, f"cancelled, {len(pending)} not upgraded")
+    automatic = scale_set.spec.upgrade_policy.automatic_os_upgrade_policy
+    if upgrade.started_by is StartedBy.PLATFORM and not automatic.enable_automatic_os_upgrade:
+        reason = f"automatic OS upgrades were switched off, {len(pending)} not upgraded"
+        return _end(upgrade, UpgradeCode.CANCELLED, reason)
     if upgrade.batch_ended_at is not None:
         until = upgrade.batch_ended_at + upgrade.policy.pause_time_between_batches
         if now < until:

@@ -148,6 +148,35 @@ MUTANTS = [
     ("instance", "health.py", "(started is None or asked > started)", "True"),
     ("instance", "health.py", "for name in after):", "for name in ()):"),
     ("instance", "health.py", "since is None or f.at >= since", "since is None"),
+    # automatic upgrades: what is outdated, what has had its chance, when, and opting out
+    ("outdated", "automatic.py", ") < VersionNumber.parse(", ") != VersionNumber.parse("),
+    ("outdated", "automatic.py", "if s.is_counted and _is", "if _is"),
+    ("outdated", "automatic.py", "    if not outdated:", "    if False:"),
+    ("chance", "automatic.py", "        and upgrade.started_at >= enabled_at\n", ""),
+    (
+        "chance",
+        "automatic.py",
+        "        and upgrade.model_revision == scale_set.model_revision\n",
+        "",
+    ),
+    ("chance", "automatic.py", "last.code is UpgradeCode.COMPLETED:", "False:"),
+    ("chance", "automatic.py", "key=lambda upgrade: upgrade.id, ", ""),
+    ("due", "automatic.py", "max(first, later)", "min(first, later)"),
+    ("due", "automatic.py", "    if now < due:", "    if now <= due:"),
+    ("due", "automatic.py", '_share(f"{name} {offer.digest}")', "_share(offer.digest)"),
+    ("opt-out", "upgrade.py", "upgrade.started_by is StartedBy.PLATFORM and not", "not"),
+    (
+        "opt-out",
+        "upgrade.py",
+        "StartedBy.PLATFORM and not automatic.enable_automatic_os_upgrade",
+        "StartedBy.PLATFORM and False",
+    ),
+    (
+        "opt-out",
+        "upgrade.py",
+        "and not automatic.enable_automatic_os_upgrade",
+        "and automatic.enable_automatic_os_upgrade",
+    ),
 ]
 # A mutant whose text is the same shows that the check itself can tell dead from alive.
 ALIVE = ("upgrade.py", "def plan_upgrade(", "def plan_upgrade(")
@@ -286,5 +315,9 @@ def test_each_main_rule_has_at_least_three_mutants():
         "cancel",
         "boot",
         "scale",
+        "outdated",
+        "chance",
+        "due",
+        "opt-out",
     ):
         assert rules.count(rule) >= 3, rule
