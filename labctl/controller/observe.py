@@ -153,7 +153,9 @@ class Observer:
         booted = instance.find_generation(domain.generation)
         is_stale = False
         if booted is not None and booted.prepared:
-            key = (instance.name, booted.number, identity, tuple(disks))
+            # A number is given again after a disk was rolled back from and thrown away.
+            made = (booted.number, booted.image_digest, booted.model_revision)
+            key = (instance.name, made, identity, tuple(disks))
             if key not in self._hashes:
                 config = build_domain(self._lab, view, instance, booted, identity, disks)
                 self._hashes[key] = config.config_hash
