@@ -1,8 +1,9 @@
 """The loop of one scale set: observe, plan, record, execute, until a goal is reached."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from labctl.model.plan import (
     Action,
     AwaitReady,
     DeleteInstance,
+    Hold,
     Plan,
     RerunCustomData,
     RunExtension,
@@ -31,6 +33,10 @@ _WORKERS = 64  # threads wait for guests most of the time, and are made only whe
 _FIRST_ANSWERS = timedelta(seconds=20)  # three health questions without an answer, and a little
 _STUCK_AFTER = timedelta(seconds=60)  # beyond the time that health may take
 _LONGEST_WAIT = timedelta(seconds=5)  # then look again: another process may have changed the wish
+
+
+# Looks at the fresh facts; may record something, and says what it waits for.
+Hook = Callable[[ScaleSet, datetime], Hold | None]
 
 
 class Listener(Protocol):
@@ -54,11 +60,17 @@ class Reconciler:
     lab: Lab
     name: str
     listener: Listener | None = None
+    hook: Hook | None = None  # of a daemon: it may start upgrades
+    stops: threading.Event | None = None  # of a daemon: it works until this is set
     _wake: threading.Event = field(default_factory=threading.Event)
     _jobs: dict[str, _Job] = field(default_factory=dict)
     _turns: int = 0
     _moved_at: datetime | None = None  # when something was last done
     _trouble: LabError | None = None  # only a person can mend it; no action begins after it
+
+    def wake(self) -> None:
+        """Look again at once. May be called from any thread."""
+        self._wake.set()
 
     def run(self, goal: Goal, *, deadline: timedelta | None = None) -> Outcome:
         """Work until `goal` says how it ended.
@@ -89,6 +101,8 @@ class Reconciler:
         started = read_clock()
         while True:
             self._wake.clear()
+            if self.stops is not None and self.stops.is_set():
+                return Outcome(succeeded=True, message="stopped")
             now = read_clock()
             self._take_in_finished(observer)
             if self._turns:
@@ -100,10 +114,13 @@ class Reconciler:
             if view is None:
                 outcome = goal(None, Plan(), now)
                 return outcome or Outcome(succeeded=False, message=f"{self.name!r} was deleted")
+            hold = self.hook(view, now) if self.hook is not None and self._trouble is None else None
             plan = make_plan(view, now)
             if plan.decisions:
                 self._record(view, plan, now)
                 continue
+            if hold is not None:
+                plan = replace(plan, holds=(*plan.holds, hold))
             if self._trouble is None:
                 self._dispatch(view, plan, pool, executor)
             elif not self._jobs:
@@ -121,7 +138,8 @@ class Reconciler:
                 outcome = goal(view, plan, now)
                 if outcome is not None:
                     return outcome
-                self._raise_when_stuck(view, plan, now)
+                if self.stops is None:  # a daemon waits on: it may be helped
+                    self._raise_when_stuck(view, plan, now)
             if deadline is not None and now - started > deadline:
                 raise TimedOutError(
                     f"{self.name!r} is not there yet after {deadline.total_seconds():.0f} s",

@@ -1,0 +1,177 @@
+"""`labctl serve`: the controller as a daemon."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from labctl.cli.context import Context, current_context
+from labctl.cli.output import Output, format_moment
+from labctl.cli.progress import LineProgress
+from labctl.errors import InvalidError
+
+if TYPE_CHECKING:
+    from labctl.model.event import Event
+    from labctl.model.plan import Action, Plan, ScaleSet
+
+_DAY = timedelta(days=1)
+
+
+def serve(
+    first_within: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION",
+            help="Switched on, a scale set gets its first automatic upgrade within this time.",
+        ),
+    ] = "3h",
+    rollout_after: Annotated[
+        str,
+        typer.Option(
+            metavar="FROM-TO",
+            help="How long after a version is offered its rollout begins; spread over the span.",
+        ),
+    ] = "30m-60m",
+    systemd_unit: Annotated[
+        bool, typer.Option("--systemd-unit", help="Print a unit file for this program, and exit.")
+    ] = False,
+) -> None:
+    """Run the controller: works on every scale set, and upgrades those that ask for it by itself.
+
+    Stays in the foreground. SIGTERM and Ctrl-C end it once what is under way is at rest; instances
+    run on, and the next start, or any other command, continues.
+    """
+    context = current_context()
+    if systemd_unit:
+        print(_make_unit(context), end="")
+        return
+    from labctl.cli.follow import opened_lab
+    from labctl.controller.serve import Daemon
+    from labctl.drivers.service_manager import ServiceManager
+    from labctl.planner import Timing
+
+    later_from, dash, later_to = rollout_after.partition("-")
+    timing = Timing(
+        first_within=_parse("--first-within", first_within),
+        later_from=_parse("--rollout-after", later_from),
+        later_to=_parse("--rollout-after", later_to if dash else later_from),
+    )
+    if timing.later_to < timing.later_from:
+        raise InvalidError(
+            f"--rollout-after {rollout_after!r} ends before it begins",
+            hint="write it like 30m-60m, or like 30m for one fixed time",
+        )
+    manager = ServiceManager(os.environ)
+    with opened_lab(context) as lab, _stopped_by_signals() as stop:
+        teller = _Teller(context)
+        teller.say(f"serving {str(context.settings.state_dir)!r} on {context.settings.uri}")
+        Daemon(lab, timing=timing, watcher=teller, manager=manager).run(stop)
+        teller.say("stopped; instances run on")
+
+
+@dataclass(slots=True)
+class _Teller:
+    """One line for each event on stdout, or one JSON object each line with `-o json`."""
+
+    context: Context
+
+    def say(self, message: str) -> None:
+        """Tell something about the daemon itself."""
+        from labctl.controller.clock import now
+
+        self.note(now(), "labctl", message)
+
+    def event(self, event: "Event") -> None:
+        """Something happened in a scale set."""
+        self._write(event.at, event.subject, event.kind.value, event.message)
+
+    def note(self, at: datetime, subject: str, message: str) -> None:
+        """The daemon itself has something to say."""
+        self._write(at, subject, "note", message)
+
+    def update(self, scale_set: "ScaleSet", plan: "Plan", busy: "dict[str, Action]") -> None:
+        """Nothing: the events tell it."""
+
+    def _write(self, at: datetime, subject: str, kind: str, message: str) -> None:
+        if self.context.output is Output.TABLE:
+            LineProgress(sys.stdout).event(at, subject, kind, message)
+            return
+        line = {"at": format_moment(at), "subject": subject, "kind": kind, "message": message}
+        print(json.dumps(line, ensure_ascii=False), flush=True)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[threading.Event]:
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)  # sent again, it ends us at once
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, on_signal) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _parse(option: str, text: str) -> timedelta:
+    from labctl.model.quantity import parse_duration
+
+    try:
+        found = parse_duration(text)
+    except ValueError as error:
+        raise InvalidError(f"{option} {text!r} {error}") from error
+    if found > _DAY:
+        raise InvalidError(f"{option} {text!r} is longer than a day", hint="for example 3h or 30s")
+    return found
+
+
+_UNIT = """\
+[Unit]
+Description=labctl: scale sets of virtual machines
+After=libvirtd.service virtlogd.service network.target
+Wants=libvirtd.service
+
+[Service]
+Type=notify
+ExecStart={program} --state-dir {state_dir} --uri {uri} serve
+Restart=on-failure
+RestartSec=2
+WatchdogSec=60
+TimeoutStopSec=180
+KillMode=mixed
+UMask=0077
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def _make_unit(context: Context) -> str:
+    program = shutil.which(sys.argv[0]) or sys.argv[0]
+    return _UNIT.format(
+        program=_quote(str(Path(program).absolute())),
+        state_dir=_quote(str(context.settings.state_dir)),
+        uri=_quote(context.settings.uri),
+    )
+
+
+def _quote(word: str) -> str:
+    """For a unit file, in which % and $ mean something, too."""
+    for char in ("\\", '"'):
+        word = word.replace(char, f"\\{char}")
+    return '"' + word.replace("%", "%%").replace("$", "$$") + '"'

@@ -1,0 +1,38 @@
+"""`labctl serve` before it serves: options and the unit file."""
+
+import subprocess
+import sys
+
+import pytest
+
+from labctl.cli.app import main
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--first-within", "soon"], "--first-within 'soon'"),
+        (["--rollout-after", "60m-30m"], "ends before it begins"),
+        (["--rollout-after", "30m-"], "--rollout-after ''"),
+        (["--first-within", "25h"], "longer than a day"),
+    ],
+)
+def test_bad_times_are_refused_before_anything_begins(words, text, tmp_path, capsys):
+    assert main(["serve", *words, "--state-dir", str(tmp_path / "none")]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_the_unit_file_holds_paths_with_special_characters(tmp_path, capsys):
+    odd = tmp_path / 'a "b" 100% $HOME'
+    assert main(["serve", "--systemd-unit", "--state-dir", str(odd)]) == 0
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("ExecStart="))
+    assert str(odd).replace('"', '\\"').replace("%", "%%").replace("$", "$$") in line
+    assert (
+        "Type=notify"
+        in subprocess.run(
+            [sys.executable, "-m", "labctl", "serve", "--systemd-unit", "--state-dir", str(odd)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    )
