@@ -153,7 +153,7 @@ class Observer:
         booted = instance.find_generation(domain.generation)
         is_stale = False
         if booted is not None and booted.prepared:
-            key = (instance.name, booted.number, identity, tuple(disks))
+            key = (instance.name, booted.number, booted.model_revision, identity, tuple(disks))
             if key not in self._hashes:
                 config = build_domain(self._lab, view, instance, booted, identity, disks)
                 self._hashes[key] = config.config_hash
@@ -289,6 +289,9 @@ class Observer:
 
 def has_settled(view: ScaleSet, instance: Instance) -> bool:
     """Is it ready on the wanted disk with every extension through, so that only health is open?"""
+    asked, started = instance.restart_asked_at, instance.current.started_at
+    if asked is not None and started is not None and asked > started:
+        return False  # it is still the boot before the one that is asked for
     return instance.is_settled and all(
         instance.current.has_run(extension.name)
         for extension in view.models[instance.current.model_revision].extensions

@@ -1,9 +1,10 @@
-"""A rolling upgrade of the OS image of a scale set, and its history."""
+"""A rolling upgrade of the OS image or the model of a scale set, and its history."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from labctl.model.instance import Generation
 from labctl.model.spec import RollingUpgradePolicy
 
 
@@ -27,6 +28,13 @@ class StartedBy(StrEnum):
 
     USER = "User"
     PLATFORM = "Platform"
+
+
+class UpgradePurpose(StrEnum):
+    """What an instance must have to be done with."""
+
+    OS_IMAGE = "OsImage"  # the image; those that change it get the newest model on the way
+    MODEL = "Model"  # the image and the model
 
 
 class MemberState(StrEnum):
@@ -102,6 +110,7 @@ class Upgrade:
     target_version: str
     target_digest: str
     model_revision: int  # the model that upgraded instances get
+    purpose: UpgradePurpose = UpgradePurpose.OS_IMAGE
     policy: RollingUpgradePolicy
     health_timeout: timedelta
     restores: bool  # put the previous OS disk back where an instance does not recover
@@ -113,6 +122,21 @@ class Upgrade:
     batches: int = 0  # batches begun
     members: tuple[Member, ...]
     error: UpgradeError | None = None
+
+    @property
+    def target(self) -> str:
+        """What it brings, for people."""
+        is_model = self.purpose is UpgradePurpose.MODEL
+        suffix = f" with model {self.model_revision}" if is_model else ""
+        return f"{self.target_version}{suffix}"
+
+    def is_reached_by(self, generation: Generation) -> bool:
+        """Has this OS disk what the upgrade brings?"""
+        # Model 3 is newest, the upgrade brings 2: an instance that got 3 meanwhile is not set back.
+        return generation.image_digest == self.target_digest and (
+            self.purpose is UpgradePurpose.OS_IMAGE
+            or generation.model_revision >= self.model_revision
+        )
 
     @property
     def counts(self) -> dict[str, int]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from sqlalchemy import Connection, delete, insert, select, update
 
 from labctl.errors import NotFoundError
-from labctl.model.plan import HostCapacity, ScaleSet
+from labctl.model.plan import HostCapacity, Rollout, ScaleSet
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade import UpgradeCode
 from labctl.store.instances import load_instances
@@ -27,6 +27,9 @@ class ScaleSetRow:
     next_ordinal: int
     subnet: str | None
     created_at: datetime
+    rollout_asked_at: datetime | None
+    rollout_version: str | None
+    rollout_digest: str | None
 
 
 def find_scale_set(connection: Connection, name: str) -> ScaleSetRow | None:
@@ -120,6 +123,19 @@ def move_image(connection: Connection, name: str, *, version: str, digest: str) 
     )
 
 
+def save_rollout(connection: Connection, name: str, rollout: Rollout | None) -> None:
+    """Record that the newest model is to be rolled out; None: no more, or it has begun."""
+    connection.execute(
+        update(scale_set)
+        .where(scale_set.c.name == name)
+        .values(
+            rollout_asked_at=rollout.asked_at if rollout else None,
+            rollout_version=rollout.image_version if rollout else None,
+            rollout_digest=rollout.image_digest if rollout else None,
+        )
+    )
+
+
 def remove_scale_set(connection: Connection, name: str) -> None:
     """Forget a scale set. Upgrades, events and data disks stay; a running upgrade is over."""
     running = find_running_upgrade(connection, name)
@@ -150,6 +166,13 @@ def load_view(
         instances=load_instances(connection, name),
         upgrade=find_running_upgrade(connection, name),
         capacity=capacity,
+        rollout=None
+        if row.rollout_asked_at is None
+        else Rollout(
+            asked_at=row.rollout_asked_at,
+            image_version=row.rollout_version,
+            image_digest=row.rollout_digest,
+        ),
     )
 
 

@@ -51,6 +51,9 @@ scale_set = Table(
     Column("next_ordinal", Integer, nullable=False, default=0),
     Column("subnet", String(18), unique=True),
     Column("created_at", Moment, nullable=False),
+    Column("rollout_asked_at", Moment),  # the newest model is to be rolled out
+    Column("rollout_version", String(32)),  # none: with the image that the set has by then
+    Column("rollout_digest", String(64)),
 )
 
 model = Table(
@@ -159,6 +162,7 @@ upgrade = Table(
     Column("batches", Integer, nullable=False, default=0),
     Column("error_code", String(80)),
     Column("error_message", Text),
+    Column("purpose", String(16), nullable=False, server_default="OsImage"),
 )
 
 member = Table(

@@ -1,0 +1,21 @@
+"""Upgrades to a new model, and the wish for one."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Upgrades so far were for images."""
+    with op.batch_alter_table("upgrade") as table:
+        table.add_column(
+            sa.Column("purpose", sa.String(length=16), nullable=False, server_default="OsImage")
+        )
+    with op.batch_alter_table("scale_set") as table:
+        table.add_column(sa.Column("rollout_asked_at", sa.String(length=32)))
+        table.add_column(sa.Column("rollout_version", sa.String(length=32)))
+        table.add_column(sa.Column("rollout_digest", sa.String(length=64)))
