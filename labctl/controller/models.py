@@ -13,14 +13,14 @@ from labctl.model.image import ImageVersion
 from labctl.model.instance import Instance, Wanted
 from labctl.model.plan import HostCapacity, RenewInstances, Rollout, ScaleSet
 from labctl.model.spec import UpgradeMode
-from labctl.model.upgrade import UpgradeCode, UpgradePurpose
+from labctl.model.upgrade import UpgradePurpose
 from labctl.planner import find_outdated
 from labctl.planner.impact import Need
 from labctl.planner.renewal import choose_renewal
 from labctl.store.events import add_event
 from labctl.store.gallery import resolve
 from labctl.store.scale_sets import get_scale_set, load_view, save_rollout
-from labctl.store.upgrades import change_upgrade, load_upgrades
+from labctl.store.upgrades import change_upgrade
 
 _NO_CAPACITY = HostCapacity(boots_at_once=0, free_memory=0, overhead_per_instance=0)
 
@@ -37,14 +37,10 @@ class InstanceNeed:
 def find_model_image(connection: Connection, view: ScaleSet) -> ImageVersion | None:
     """The image that the model asks for, where its reference has changed; None: keep the image.
 
-    The reference counts as changed against the model of the last completed upgrade, since that
-    is what the present image of the scale set stands for.
+    The reference counts as changed against the model that the present image stands for.
     """
     # 1.0.0 in model 1; `upgrade start --version 1.1.0` completes; custom data changes: 1.1.0 stays.
-    row = get_scale_set(connection, view.name)
-    past = load_upgrades(connection, view.name, since=row.created_at)
-    done = next((each for each in past if each.code is UpgradeCode.COMPLETED), None)
-    known = view.models.get(done.model_revision if done else 1)
+    known = view.models.get(get_scale_set(connection, view.name).image_revision)
     reference = view.spec.image
     if known is not None and known.image == reference:
         return None

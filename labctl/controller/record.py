@@ -235,6 +235,7 @@ def renew_instances(
             scale_set.name,
             version=decision.target_version,
             digest=decision.target_digest,
+            revision=decision.model_revision,
         )
 
 
@@ -322,6 +323,7 @@ def _end_upgrade(
             scale_set.name,
             version=upgrade.target_version,
             digest=upgrade.target_digest,
+            revision=upgrade.model_revision,
         )
     _note(
         connection,

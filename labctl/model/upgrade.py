@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from labctl.model.instance import Generation
 from labctl.model.spec import RollingUpgradePolicy
 
 
@@ -129,14 +128,6 @@ class Upgrade:
         is_model = self.purpose is UpgradePurpose.MODEL
         suffix = f" with model {self.model_revision}" if is_model else ""
         return f"{self.target_version}{suffix}"
-
-    def is_reached_by(self, generation: Generation) -> bool:
-        """Has this OS disk what the upgrade brings?"""
-        # Model 3 is newest, the upgrade brings 2: an instance that got 3 meanwhile is not set back.
-        return generation.image_digest == self.target_digest and (
-            self.purpose is UpgradePurpose.OS_IMAGE
-            or generation.model_revision >= self.model_revision
-        )
 
     @property
     def counts(self) -> dict[str, int]:

@@ -27,6 +27,7 @@ class ScaleSetRow:
     next_ordinal: int
     subnet: str | None
     created_at: datetime
+    image_revision: int
     rollout_asked_at: datetime | None
     rollout_version: str | None
     rollout_digest: str | None
@@ -114,12 +115,14 @@ def mark_deleting(connection: Connection, name: str) -> None:
     connection.execute(update(scale_set).where(scale_set.c.name == name).values(is_deleting=True))
 
 
-def move_image(connection: Connection, name: str, *, version: str, digest: str) -> None:
-    """Record which image version new instances boot."""
+def move_image(
+    connection: Connection, name: str, *, version: str, digest: str, revision: int
+) -> None:
+    """Record which image version new instances boot, and which model asked for it."""
     connection.execute(
         update(scale_set)
         .where(scale_set.c.name == name)
-        .values(image_version=version, image_digest=digest)
+        .values(image_version=version, image_digest=digest, image_revision=revision)
     )
 
 

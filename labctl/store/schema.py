@@ -51,6 +51,8 @@ scale_set = Table(
     Column("next_ordinal", Integer, nullable=False, default=0),
     Column("subnet", String(18), unique=True),
     Column("created_at", Moment, nullable=False),
+    # The model whose image reference the present image stands for.
+    Column("image_revision", Integer, nullable=False, server_default="1"),
     Column("rollout_asked_at", Moment),  # the newest model is to be rolled out
     Column("rollout_version", String(32)),  # none: with the image that the set has by then
     Column("rollout_digest", String(64)),
