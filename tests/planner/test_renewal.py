@@ -14,7 +14,8 @@ from tests.planner.world import NEW, OLD, T0, digest, make_generation, make_inst
 LARGER = make_spec(1, size=MachineSize(vcpus=2))
 SCRIPTED = make_spec(1, extensions=(Extension(name="app", script="new"),))
 CUSTOM = make_spec(1, custom_data=CustomData(inline="#!/bin/sh"))
-MODELS = {1: make_spec(1), 2: LARGER, 3: SCRIPTED, 4: CUSTOM, 5: make_spec(1)}
+BOTH = SCRIPTED.model_copy(update={"custom_data": CUSTOM.custom_data})
+MODELS = {1: make_spec(1), 2: LARGER, 3: SCRIPTED, 4: CUSTOM, 5: make_spec(1), 6: BOTH}
 LATER = T0 + timedelta(seconds=1)
 
 
@@ -41,6 +42,10 @@ def test_another_image_or_a_way_back_needs_another_disk():
     swap = Renewal(need=Need.OS_SWAP)
     assert choose(2, image_digest=digest(NEW)) == swap
     assert choose(2, keeps_way_back=True) == swap
+
+
+def test_a_new_os_disk_runs_every_extension_anyway():
+    assert choose(6) == Renewal(need=Need.OS_SWAP)
 
 
 def test_a_script_that_may_still_run_is_not_taken_for_the_new_one():
