@@ -100,10 +100,15 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
         _describe_change(name, old, spec, impact)
         for name, impact in zip(changed, impacts, strict=True)
     )
-    changes += _retry_failures(connection, load_instances(connection, spec.name))
+    needs = ask_for_rollout(connection, spec.name, now=now)
+    # What gets another model by itself is not tried again with its old one: it would count as on
+    # its way, and the rollout would begin although too many are unhealthy.
+    is_by_itself = spec.upgrade_policy.mode is not UpgradeMode.MANUAL
+    renewed = {need.instance for need in needs} if is_by_itself else set()
+    kept = [i for i in load_instances(connection, spec.name) if i.name not in renewed]
+    changes += _retry_failures(connection, kept)
     for change in changes:
         _note(connection, spec.name, change, now=now)
-    needs = ask_for_rollout(connection, spec.name, now=now)
     return Applied(created=False, changes=changes, impacts=impacts, needs=needs)
 
 
@@ -220,7 +225,7 @@ def _clear_failure(connection: Connection, scale_set: str, name: str) -> None:
             remove_failed_runs(connection, name, instance.generation)
 
 
-def _retry_failures(connection: Connection, instances: tuple[Instance, ...]) -> tuple[str, ...]:
+def _retry_failures(connection: Connection, instances: Sequence[Instance]) -> tuple[str, ...]:
     retried = []
     for instance in instances:
         has_failed_runs = any(

@@ -94,7 +94,12 @@ def model_in_force(find_newest: Callable[[], Upgrade | None], *, after: int) -> 
             else None
         )
         if ended is not None and ended.code is not UpgradeCode.COMPLETED:
-            return replace(_describe_end(ended), succeeded=False)
+            return replace(
+                _describe_end(ended),
+                succeeded=False,
+                hint=f"run: labctl upgrade show {ended.id}; unhealthy instances get the model by "
+                f"labctl update-instances {ended.scale_set} INSTANCE, the others by the next apply",
+            )
         return converged(scale_set, plan, now)
 
     return goal

@@ -12,7 +12,7 @@ from labctl.controller.record import record
 from labctl.controller.upgrades import cancel_upgrade, find_changes
 from labctl.errors import NotFoundError, RefusedError
 from labctl.model.image import ImageDefinition, ImageVersion, VersionNumber
-from labctl.model.instance import ExtensionRun, Identity, Wanted
+from labctl.model.instance import ExtensionRun, Failure, Identity, Rung, Wanted
 from labctl.model.plan import (
     CreateInstance,
     EndUpgrade,
@@ -27,7 +27,12 @@ from labctl.planner import foresight
 from labctl.planner.impact import Need
 from labctl.store.database import Database
 from labctl.store.gallery import add_version, ensure_definition
-from labctl.store.instances import change_generation, change_instance, save_extension_run
+from labctl.store.instances import (
+    change_generation,
+    change_instance,
+    save_extension_run,
+    save_failure,
+)
 from labctl.store.scale_sets import load_view
 from labctl.store.upgrades import change_upgrade, load_upgrade, load_upgrades
 
@@ -170,6 +175,15 @@ def test_a_dry_run_refuses_what_apply_refuses(web):
 def test_a_dry_run_of_a_new_scale_set_makes_none(database):
     assert foresee_spec(database, make_spec(), now=NOW).created
     assert apply(database).created
+
+
+@pytest.mark.parametrize(("mode", "is_kept"), [(ROLLING, True), ({"mode": "Manual"}, False)])
+def test_what_is_to_get_another_model_is_not_tried_again_with_its_old_one(web, mode, is_kept):
+    failure = Failure(rung=Rung.CUSTOM_DATA, message="exit code 7", at=NOW)
+    with web.write() as connection:
+        save_failure(connection, "web_0", 1, failure)
+    apply(web, mode, **script("#!/bin/sh\nnew"))
+    assert view(web).instances[0].current.failure == (failure if is_kept else None)
 
 
 @pytest.mark.parametrize("code", [UpgradeCode.CANCELLED, UpgradeCode.FAULTED])

@@ -49,9 +49,11 @@ def test_a_changed_model_rolls_by_apply_alone_and_goes_on_after_a_fault(lab):
         assert "Faulted" in failed.stderr
         assert latest(lab, "swell") == [False, False] or latest(lab, "swell") == [True, False]
         assert lab.instances("swell")["swell_1"]["health"] == "Healthy"
-        # The page's way out: one unhealthy of two is too many for a rolling upgrade.
+        # One unhealthy of two is too many for a rolling upgrade, also for one that would heal it.
         mended = lab.spec("swell", customData=custom_data("three"), **fixed)
-        lab.run("apply", mended, expect=1)
+        refused = lab.run("apply", mended, expect=1)
+        assert "unhealthy in the scale set: 1 of 2" in refused.stderr
+        assert disks(lab, "swell") == [3, 2]
         lab.run("update-instances", "swell", "swell_0")
         # The same spec again begins the rest.
         lab.run("apply", mended)
