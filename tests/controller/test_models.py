@@ -1,7 +1,6 @@
 """A changed model in the store: who gets it, with which image, and when."""
 
 from datetime import UTC, datetime
-from uuid import uuid4
 
 import pytest
 
@@ -12,7 +11,7 @@ from labctl.controller.record import record
 from labctl.controller.upgrades import cancel_upgrade, find_changes
 from labctl.errors import NotFoundError, RefusedError
 from labctl.model.image import ImageDefinition, ImageVersion, VersionNumber
-from labctl.model.instance import ExtensionRun, Failure, Identity, Rung, Wanted
+from labctl.model.instance import ExtensionRun, Failure, Rung, Wanted
 from labctl.model.plan import (
     CreateInstance,
     EndUpgrade,
@@ -35,6 +34,7 @@ from labctl.store.instances import (
 )
 from labctl.store.scale_sets import load_view
 from labctl.store.upgrades import change_upgrade, load_upgrade, load_upgrades
+from tests.controller.identities import make_identity
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 HEALTH = {"probe": {"protocol": "tcp", "port": 80}}
@@ -76,20 +76,6 @@ def make_spec(mode=ROLLING, **values):
     return ScaleSetSpec.model_validate(document)
 
 
-def identity(connection, name, ordinal):
-    return Identity(
-        uuid=uuid4(),
-        mac=f"52:54:00:00:00:{ordinal:02x}",
-        ssh_port=1000 + ordinal * 3,
-        agent_port=1001 + ordinal * 3,
-        probe_port=1002 + ordinal * 3,
-        address=None,
-        host_key="key",
-        host_key_public="ssh-ed25519 AAAA",
-        agent_token="t",
-    )
-
-
 def view(database):
     with database.read() as connection:
         return load_view(connection, "web", capacity=NO_CAPACITY)
@@ -98,7 +84,7 @@ def view(database):
 def decide(database, *decisions):
     facts = view(database)
     with database.write() as connection:
-        record(connection, facts, decisions, now=NOW, new_identity=identity)
+        record(connection, facts, decisions, now=NOW, new_identity=make_identity)
 
 
 def apply(database, mode=ROLLING, **values):
