@@ -28,6 +28,7 @@ _UPGRADE = "labctl.cli.upgrade"
 _IMAGE = "labctl.cli.image"
 _OFFER = "labctl.cli.offer"
 _ROLLOUT = "labctl.cli.rollout"
+_MODEL = "labctl.cli.model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ def _leaf(module: str, attribute: str, summary: str) -> Leaf:
 # The order here is the order in the help.
 TREE: Mapping[str, Leaf | Branch] = {
     "apply": _leaf(_SCALE_SET, "apply", "Make a scale set as its spec says, or change it"),
+    "update-instances": _leaf(_MODEL, "update_instances", "Give instances the newest model now"),
     "get": _leaf(_SCALE_SET, "get", "Print the spec of a scale set"),
     "show": _leaf(_SCALE_SET, "show", "Show a scale set with its instances"),
     "list": _leaf(_SCALE_SET, "list_", "List the scale sets"),

@@ -20,7 +20,7 @@ from labctl.model.plan import (
     Start,
     Stop,
 )
-from labctl.planner import judge_health
+from labctl.planner import has_latest_model, judge_health
 from labctl.store.instances import load_identity
 
 INSTANCE_COLUMNS = ["name", "imageVersion", "osDisk", "power", "health", "ssh", "doing"]
@@ -45,7 +45,7 @@ def describe_instance(
         "ssh": f"{target.host}:{target.port}",
         "wanted": instance.wanted.value,
         "modelRevision": instance.current.model_revision,
-        "latestModelApplied": instance.current.model_revision == view.model_revision,
+        "latestModelApplied": has_latest_model(view, instance),
         "uuid": str(identity.uuid),
         "mac": identity.mac,
         "doing": "; ".join(doing),

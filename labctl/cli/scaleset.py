@@ -1,14 +1,17 @@
 """The commands for whole scale sets."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labctl.cli.context import current_context
+from labctl.cli.context import Context, current_context
 from labctl.cli.output import Column, Output, print_document, print_rows
 from labctl.cli.wishes import Deadline, Name, NoWait, confirm, parse_deadline
 from labctl.errors import InvalidError
+
+if TYPE_CHECKING:
+    from labctl.model.spec import ScaleSetSpec
 
 
 def apply(
@@ -17,27 +20,50 @@ def apply(
     ],
     timeout: Deadline = None,
     no_wait: NoWait = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would change and what it needs.")
+    ] = False,
 ) -> None:
-    """Make a scale set as its spec says, or change it. Run again, it changes nothing."""
+    """Make a scale set as its spec says, or change it. Run again, it changes nothing.
+
+    In the upgrade modes Automatic and Rolling it also brings a changed model to the instances.
+    """
     from labctl.cli.spec_file import load_spec
 
     context = current_context()
     deadline = parse_deadline(timeout)
     spec = load_spec(spec_file)
+    if dry_run:
+        _foresee(context, spec)
+        return
 
     from labctl.cli.follow import follow, has_worked, last_event, opened_lab
+    from labctl.cli.model import describe_needs, print_needs
     from labctl.controller.clock import now
     from labctl.controller.desired import apply_spec
-    from labctl.controller.goal import converged
+    from labctl.controller.goal import model_in_force
+    from labctl.model.upgrade import Upgrade
+    from labctl.store.upgrades import find_running_upgrade, load_upgrades
 
     with opened_lab(context) as lab:
         lab.check()  # before anything changes
         since = last_event(lab.database)
         with lab.database.write() as connection:
+            running = find_running_upgrade(connection, spec.name)
+            past = load_upgrades(connection, spec.name, limit=1)
             applied = apply_spec(connection, spec, now=now())
+        if context.output is Output.TABLE:
+            print_needs(applied.impacts, applied.needs)
+
+        def find_newest() -> Upgrade | None:
+            with lab.database.read() as connection:
+                return next(iter(load_upgrades(connection, spec.name, limit=1)), None)
+
+        after = running.id - 1 if running else past[0].id if past else 0
         outcome = None
         if not no_wait:
-            outcome = follow(context, lab, spec.name, converged, deadline=deadline, since=since)
+            goal = model_in_force(find_newest, after=after)
+            outcome = follow(context, lab, spec.name, goal, deadline=deadline, since=since)
         worked = has_worked(lab.database, spec.name, since)
     if context.output is Output.TABLE:
         if not applied.changes and not worked:
@@ -54,6 +80,34 @@ def apply(
             "changed": bool(applied.changes) or worked,
             "changes": list(applied.changes),
             "message": outcome.message if outcome else "recorded",
+            **describe_needs(applied.impacts, applied.needs),
+        },
+        context.output,
+    )
+
+
+def _foresee(context: Context, spec: "ScaleSetSpec") -> None:
+    """`apply --dry-run`."""
+    from labctl.cli.follow import opened_store
+    from labctl.cli.model import describe_needs, print_needs
+    from labctl.controller.clock import now
+    from labctl.controller.desired import foresee_spec
+
+    with opened_store(context) as database:
+        applied = foresee_spec(database, spec, now=now())
+    if context.output is Output.TABLE:
+        for change in applied.changes or ("nothing to change",):
+            print(f"{spec.name}: {change}")
+        print_needs(applied.impacts, applied.needs)
+        return
+    print_document(
+        {
+            "name": spec.name,
+            "dryRun": True,
+            "created": applied.created,
+            "changes": list(applied.changes),
+            "mode": spec.upgrade_policy.mode.value,
+            **describe_needs(applied.impacts, applied.needs),
         },
         context.output,
     )

@@ -92,8 +92,6 @@ def _word(
     if kind == "string_type" and not isinstance(value, dict | list):
         return f'must be text; write it in quotes: "{document.text_of(place) or value}"'
     rule = _rule(kind, context, fallback, value)
-    if kind == "enum" and place[-2:] == ("upgradePolicy", "mode"):
-        rule += " in this release"
     return f"{rule}, not {_show(value, document.text_of(place))}"
 
 

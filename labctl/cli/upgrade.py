@@ -25,16 +25,20 @@ Version = Annotated[
 def plan(name: Name, version: Version = None) -> None:
     """Tell what `upgrade start` would do, batch by batch, and why. Changes nothing."""
     from labctl.cli.follow import opened_lab
+    from labctl.cli.model import describe_needs, print_needs
     from labctl.controller.clock import now
-    from labctl.controller.upgrades import find_target
+    from labctl.controller.upgrades import find_changes, find_target
     from labctl.controller.work import look_once
-    from labctl.planner import preview
+    from labctl.model.upgrade import UpgradePurpose
+    from labctl.planner import find_purpose, preview
 
     context = current_context()
     with opened_lab(context) as lab:
         view, _ = look_once(lab, name)
         with lab.database.read() as connection:
             target = find_target(connection, view, version, now=now())
+        purpose = find_purpose(view, target.image.digest)
+        needs = find_changes(view, target.image.digest, target.model_revision)
         found = preview(
             view,
             target_version=str(target.image.version),
@@ -44,6 +48,9 @@ def plan(name: Name, version: Version = None) -> None:
     document = {
         "scaleSet": name,
         "target": target.image.name,
+        "purpose": purpose.value,
+        "modelRevision": target.model_revision,
+        **describe_needs(*needs),
         "refusal": found.refusal,
         "batches": [
             {
@@ -65,7 +72,10 @@ def plan(name: Name, version: Version = None) -> None:
         print(f"{name}: upgrade to {target.image.name} would be refused: {found.refusal.message}")
         print(f"next: {found.refusal.hint}")
         return
-    print(f"{name}: upgrade to {target.image.name}")
+    model = f" with model {target.model_revision}" if purpose is UpgradePurpose.MODEL else ""
+    print(f"{name}: upgrade to {target.image.name}{model}")
+    if purpose is UpgradePurpose.MODEL:
+        print_needs(*needs)
     for batch in found.batches:
         pause = f", {format_span(batch.after_pause)} later" if batch.after_pause else ""
         print(f"  batch {batch.number}: {', '.join(batch.instances)}{pause}  ({batch.reason})")
@@ -224,7 +234,7 @@ def history(
         {
             "id": upgrade.id,
             "code": upgrade.code.value,
-            "target": upgrade.target_version,
+            "target": upgrade.target,
             "startedBy": upgrade.started_by.value,
             "startedAt": upgrade.started_at,
             "endedAt": upgrade.ended_at,
@@ -254,6 +264,7 @@ def show(
     ],
 ) -> None:
     """Show one upgrade, with the evidence of every instance that failed."""
+    from labctl.cli.evidence import print_evidence
     from labctl.cli.follow import opened_lab
     from labctl.controller.evidence import load_all_evidence
     from labctl.store.upgrades import load_upgrade
@@ -269,7 +280,7 @@ def show(
         return
     _print_upgrade(context, upgrade)
     for instance, found in evidence.items():
-        _print_evidence(instance, found)
+        print_evidence(instance, found)
     if evidence:
         print(f"\nall of it: {folder}")
 
@@ -361,6 +372,8 @@ def _as_history(upgrade: "Upgrade") -> dict[str, Any]:
         },
         "progress": upgrade.counts,
         "startedBy": upgrade.started_by.value,
+        "purpose": upgrade.purpose.value,
+        "modelRevision": upgrade.model_revision,
         "targetImageReference": {"version": upgrade.target_version},
         "rollbackInfo": {
             "successfullyRolledbackInstanceCount": states.count(MemberState.ROLLED_BACK),
@@ -370,24 +383,6 @@ def _as_history(upgrade: "Upgrade") -> dict[str, Any]:
         if upgrade.error is None
         else {"code": upgrade.error.code.value, "message": upgrade.error.message},
     }
-
-
-def _print_evidence(instance: str, found: dict[str, Any]) -> None:
-    print(f"\n{instance} failed at {found['rung']}: {found['reason']}")
-    print(f"  image {found['imageVersion']}, OS disk {found['generation']}, {found['power']}")
-    print("  serial console, last lines:")
-    for line in found["serialTail"][-20:]:
-        print(f"    {line}")
-    print("  custom data:")
-    for line in found["customData"].strip().splitlines()[-12:]:
-        print(f"    {line}")
-    for run in found["extensions"]:
-        print(f"  extension {run['name']!r}: exit code {run['exitCode']}")
-        for line in run["output"].strip().splitlines()[-6:]:
-            print(f"    {line}")
-    print("  health answers:")
-    for sample in found["healthSamples"][-5:]:
-        print(f"    {sample['at']}  {sample['state']}  {sample['detail']}")
 
 
 def _say(context: Context, upgrade_id: int | None, message: str) -> None:

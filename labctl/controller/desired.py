@@ -4,15 +4,19 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import assert_never
 
 from sqlalchemy import Connection
 
+from labctl.controller.models import InstanceNeed, ask_for_rollout
 from labctl.errors import RefusedError
 from labctl.model.event import EventKind
 from labctl.model.instance import Instance, Wanted
 from labctl.model.plan import HostCapacity
-from labctl.model.spec import ScaleSetSpec
+from labctl.model.spec import ScaleSetSpec, UpgradeMode
+from labctl.planner.impact import LIVE_FIELDS, Impact, Need, find_impacts
 from labctl.store.data_disks import load_data_disks
+from labctl.store.database import Database
 from labctl.store.events import add_event
 from labctl.store.gallery import resolve
 from labctl.store.instances import (
@@ -42,8 +46,7 @@ _SUBNETS = ipaddress.IPv4Network("10.87.0.0/16")
 _SUBNET_PREFIX = 22  # 1000 instances fit
 _RESERVED_ADDRESSES = 10  # network, bridge and room for a person's own machines
 
-# Changes of these fields concern no OS disk: they hold at once, for every instance.
-_LIVE = frozenset({"capacity", "region", "upgrade_policy", "timeouts"})
+_LIVE = LIVE_FIELDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,8 @@ class Applied:
 
     created: bool
     changes: tuple[str, ...]  # for people; empty when the spec was in force already
+    impacts: tuple[Impact, ...] = ()  # what each changed field needs
+    needs: tuple[InstanceNeed, ...] = ()  # what each instance that is behind needs
 
 
 def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> Applied:
@@ -96,11 +101,29 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
     elif changed:
         replace_model(connection, spec, revision=row.model_revision)
     _note_switch(connection, spec, row, now=now)
-    changes = tuple(_describe_change(name, old, spec) for name in changed)
-    changes += _retry_failures(connection, load_instances(connection, spec.name))
+    impacts = find_impacts(old, spec)
+    changes = tuple(
+        _describe_change(name, old, spec, impact)
+        for name, impact in zip(changed, impacts, strict=True)
+    )
+    needs = ask_for_rollout(connection, spec.name, now=now)
+    # What gets another model by itself is not tried again with its old one: it would count as on
+    # its way, and the rollout would begin although too many are unhealthy.
+    is_by_itself = spec.upgrade_policy.mode is not UpgradeMode.MANUAL
+    renewed = {need.instance for need in needs} if is_by_itself else set()
+    kept = [i for i in load_instances(connection, spec.name) if i.name not in renewed]
+    changes += _retry_failures(connection, kept)
     for change in changes:
         _note(connection, spec.name, change, now=now)
-    return Applied(created=False, changes=changes)
+    return Applied(created=False, changes=changes, impacts=impacts, needs=needs)
+
+
+def foresee_spec(database: Database, spec: ScaleSetSpec, *, now: datetime) -> Applied:
+    """What `apply_spec` would change; it is tried and undone, with the same errors."""
+    with database.write() as connection, connection.begin_nested() as attempt:
+        applied = apply_spec(connection, spec, now=now)
+        attempt.rollback()
+    return applied
 
 
 def scale(connection: Connection, name: str, capacity: int, *, now: datetime) -> bool:
@@ -208,7 +231,7 @@ def _clear_failure(connection: Connection, scale_set: str, name: str) -> None:
             remove_failed_runs(connection, name, instance.generation)
 
 
-def _retry_failures(connection: Connection, instances: tuple[Instance, ...]) -> tuple[str, ...]:
+def _retry_failures(connection: Connection, instances: Sequence[Instance]) -> tuple[str, ...]:
     retried = []
     for instance in instances:
         has_failed_runs = any(
@@ -288,16 +311,39 @@ def _refuse_other_sizes(connection: Connection, spec: ScaleSetSpec) -> None:
             )
 
 
-def _describe_change(name: str, old: ScaleSetSpec, new: ScaleSetSpec) -> str:
-    label = ScaleSetSpec.model_fields[name].alias or name
+_NEEDS = {
+    Need.NOTHING: "needs nothing",
+    Need.RERUN_EXTENSIONS: "runs extensions again",
+    Need.RESTART: "needs a restart",
+    Need.OS_SWAP: "needs a new OS disk",
+    Need.RECREATE: "cannot be brought to instances",
+}
+
+
+def _describe_change(name: str, old: ScaleSetSpec, new: ScaleSetSpec, impact: Impact) -> str:
     if name == "capacity":
         return f"capacity {old.capacity} -> {new.capacity}"
     if name in _LIVE:
-        return f"{label} changed; it holds at once"
+        return f"{impact.field} changed; it holds at once"
     return (
-        f"{label} changed; new instances get it, the others with their next OS image upgrade "
-        f"(labctl upgrade plan {new.name})"
+        f"{impact.field} changed, which {_NEEDS[impact.need]} ({impact.reason}); "
+        f"new instances get it, the others {_describe_way(new)}"
     )
+
+
+def _describe_way(spec: ScaleSetSpec) -> str:
+    match spec.upgrade_policy.mode:
+        case UpgradeMode.MANUAL:
+            return (
+                f"by labctl update-instances {spec.name}, or with their next upgrade "
+                f"(labctl upgrade plan {spec.name})"
+            )
+        case UpgradeMode.AUTOMATIC:
+            return "now, all at once"
+        case UpgradeMode.ROLLING:
+            return "batch by batch"
+        case _:
+            assert_never(spec.upgrade_policy.mode)
 
 
 def _choose_subnet(connection: Connection, spec: ScaleSetSpec) -> str | None:

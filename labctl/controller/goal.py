@@ -1,12 +1,12 @@
 """When a command may stop working: what it waits for, read off the facts."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from labctl.model.instance import Instance, Power, Wanted
 from labctl.model.plan import Plan, ScaleSet
-from labctl.model.upgrade import Upgrade
+from labctl.model.upgrade import Upgrade, UpgradeCode, UpgradePurpose
 from labctl.planner import judge_health
 from labctl.planner.health import find_failure
 from labctl.planner.situation import Situation, survey
@@ -78,28 +78,58 @@ def deleted(scale_set: ScaleSet | None, plan: Plan, now: datetime) -> Outcome | 
     return Outcome(succeeded=True, message="deleted") if is_gone else None
 
 
+def model_in_force(find_newest: Callable[[], Upgrade | None], *, after: int) -> Goal:
+    """As `converged`, once the model is rolled out by an upgrade with an id above `after`."""
+
+    def goal(scale_set: ScaleSet | None, plan: Plan, now: datetime) -> Outcome | None:
+        if scale_set is not None:
+            running = scale_set.upgrade
+            is_rolling = running is not None and running.purpose is UpgradePurpose.MODEL
+            if scale_set.rollout is not None or is_rolling:
+                return None
+        newest = find_newest()
+        ended = (
+            newest
+            if newest is not None and newest.id > after and newest.purpose is UpgradePurpose.MODEL
+            else None
+        )
+        if ended is not None and ended.code is not UpgradeCode.COMPLETED:
+            return replace(
+                _describe_end(ended),
+                succeeded=False,
+                hint=f"run: labctl upgrade show {ended.id}; unhealthy instances get the model by "
+                f"labctl update-instances {ended.scale_set} INSTANCE, the others by the next apply",
+            )
+        return converged(scale_set, plan, now)
+
+    return goal
+
+
 def upgrade_ended(upgrade_id: int, load: Callable[[int], Upgrade]) -> Goal:
     """The upgrade has a final code and has left nothing to tidy up."""
 
     def goal(scale_set: ScaleSet | None, plan: Plan, now: datetime) -> Outcome | None:  # noqa: ARG001
         if scale_set is not None and (scale_set.upgrade is not None or plan.actions):
             return None
-        upgrade = load(upgrade_id)
-        counts = upgrade.counts
-        failed = counts["failedInstanceCount"]
-        message = (
-            f"upgrade {upgrade.id} {upgrade.code.value}: "
-            f"{counts['successfulInstanceCount']} upgraded, {failed} failed"
-        )
-        if upgrade.error is not None:
-            message += f"; {upgrade.error.message}"
-        return Outcome(
-            succeeded=upgrade.error is None and failed == 0,
-            message=message,
-            hint=f"run: labctl upgrade show {upgrade.id}" if failed or upgrade.error else "",
-        )
+        return _describe_end(load(upgrade_id))
 
     return goal
+
+
+def _describe_end(upgrade: Upgrade) -> Outcome:
+    counts = upgrade.counts
+    failed = counts["failedInstanceCount"]
+    message = (
+        f"upgrade {upgrade.id} {upgrade.code.value}: "
+        f"{counts['successfulInstanceCount']} upgraded, {failed} failed"
+    )
+    if upgrade.error is not None:
+        message += f"; {upgrade.error.message}"
+    return Outcome(
+        succeeded=upgrade.error is None and failed == 0,
+        message=message,
+        hint=f"run: labctl upgrade show {upgrade.id}" if failed or upgrade.error else "",
+    )
 
 
 def find_reason_to_give_up(situation: Situation, scale_set: ScaleSet, now: datetime) -> str | None:

@@ -291,6 +291,9 @@ class Observer:
 
 def has_settled(view: ScaleSet, instance: Instance) -> bool:
     """Is it ready on the wanted disk with every extension through, so that only health is open?"""
+    asked, started = instance.restart_asked_at, instance.current.started_at
+    if asked is not None and started is not None and asked > started:
+        return False  # it is still the boot before the one that is asked for
     return instance.is_settled and all(
         instance.current.has_run(extension.name)
         for extension in view.models[instance.current.model_revision].extensions

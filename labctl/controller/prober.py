@@ -63,9 +63,15 @@ class Prober:
         needed: int,
         known: Health,
     ) -> None:
-        """Ask this instance from now on; a new generation or target starts anew."""
+        """Ask this instance from now on; a new generation, or another question, starts anew."""
         watched = self._watched.get(instance)
-        if watched is None or watched.target != target or watched.generation != generation:
+        asks = (target, generation, interval, needed)
+        if watched is None or asks != (
+            watched.target,
+            watched.generation,
+            watched.interval,
+            watched.needed,
+        ):
             self._watched[instance] = _Watched(
                 target=target,
                 interval=interval,

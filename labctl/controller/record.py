@@ -7,7 +7,7 @@ from typing import assert_never
 from sqlalchemy import Connection
 
 from labctl.model.event import EventKind
-from labctl.model.instance import HealthState, Identity, Wanted
+from labctl.model.instance import HealthState, Identity, Instance, Wanted
 from labctl.model.plan import (
     BeginBatch,
     CreateInstance,
@@ -16,19 +16,37 @@ from labctl.model.plan import (
     EndUpgrade,
     MoveMember,
     RemoveInstance,
+    RenewInstances,
     ScaleSet,
+    StartUpgrade,
 )
-from labctl.model.upgrade import Member, MemberState, Upgrade, UpgradeCode
+from labctl.model.upgrade import (
+    Member,
+    MemberState,
+    StartedBy,
+    Upgrade,
+    UpgradeCode,
+    UpgradePurpose,
+)
+from labctl.planner import make_members
+from labctl.planner.foresight import is_on_image, renew
 from labctl.store.events import add_event
 from labctl.store.instances import (
     add_generation,
     change_generation,
     change_instance,
     insert_instance,
+    remove_extension_runs,
     save_failure,
 )
-from labctl.store.scale_sets import move_image
-from labctl.store.upgrades import change_member, change_upgrade, insert_member
+from labctl.store.scale_sets import move_image, save_rollout
+from labctl.store.upgrades import (
+    change_member,
+    change_upgrade,
+    find_running_upgrade,
+    insert_member,
+    insert_upgrade,
+)
 
 NewIdentity = Callable[[Connection, str, int], Identity]  # (transaction, instance name, ordinal)
 
@@ -49,6 +67,11 @@ def record(
             case RemoveInstance():
                 change_instance(connection, decision.instance, wanted=Wanted.DELETED.value)
                 _note(connection, scale_set, decision.reason, now=now, instance=decision.instance)
+            case StartUpgrade():
+                _start_upgrade(connection, scale_set, decision, now=now)
+            case RenewInstances():
+                save_rollout(connection, scale_set.name, None)
+                renew_instances(connection, scale_set, decision, now=now)
             case BeginBatch():
                 _begin_batch(connection, scale_set, decision, now=now)
             case MoveMember():
@@ -129,18 +152,16 @@ def _begin_batch(
     for instance in scale_set.instances:
         if instance.name not in decision.instances:
             continue
-        number = max(generation.number for generation in instance.generations) + 1
-        add_generation(
-            connection,
-            instance.name,
-            number=number,
-            image_version=upgrade.target_version,
-            image_digest=upgrade.target_digest,
+        renewed = renew(
+            scale_set,
+            instance,
+            version=upgrade.target_version,
+            digest=upgrade.target_digest,
             model_revision=upgrade.model_revision,
+            keeps_way_back=upgrade.restores,
             now=now,
         )
-        # The new OS disk runs its custom data anyway; an older wish to run it again is fulfilled.
-        change_instance(connection, instance.name, rerun_custom_data_asked_at=None)
+        _save_renewed(connection, instance, renewed, now=now)
         change_member(
             connection,
             upgrade.id,
@@ -148,10 +169,98 @@ def _begin_batch(
             state=MemberState.IN_PROGRESS.value,
             batch=decision.batch,
             from_generation=instance.generation,
-            to_generation=number,
+            to_generation=renewed.generation,
             from_version=instance.current.image_version,
             admitted_at=now,
         )
+
+
+def _save_renewed(
+    connection: Connection, before: Instance, after: Instance, *, now: datetime
+) -> None:
+    """Write down what the planner made of an instance that gets another model."""
+    current = after.current
+    if after.generation != before.generation:
+        add_generation(
+            connection,
+            after.name,
+            number=current.number,
+            image_version=current.image_version,
+            image_digest=current.image_digest,
+            model_revision=current.model_revision,
+            now=now,
+        )
+        # The new OS disk runs its custom data anyway; an older wish to run it again is fulfilled.
+        change_instance(connection, after.name, rerun_custom_data_asked_at=None)
+        return
+    kept = {run.name for run in current.extensions}
+    forgotten = [run.name for run in before.current.extensions if run.name not in kept]
+    remove_extension_runs(connection, after.name, current.number, extensions=forgotten)
+    save_failure(connection, after.name, current.number, None)
+    change_generation(
+        connection,
+        after.name,
+        current.number,
+        model_revision=current.model_revision,
+        prepared=current.prepared,
+        evidence_at=None,
+    )
+    change_instance(connection, after.name, restart_asked_at=after.restart_asked_at)
+
+
+def renew_instances(
+    connection: Connection, scale_set: ScaleSet, decision: RenewInstances, *, now: datetime
+) -> None:
+    """Give instances the newest model, without batches."""
+    changed: list[Instance] = []
+    for instance in scale_set.instances:
+        if instance.name not in decision.instances:
+            changed.append(instance)
+            continue
+        renewed = renew(
+            scale_set,
+            instance,
+            version=decision.target_version,
+            digest=decision.target_digest,
+            model_revision=decision.model_revision,
+            keeps_way_back=False,
+            now=now,
+        )
+        _save_renewed(connection, instance, renewed, now=now)
+        _note(connection, scale_set, decision.reason, now=now, instance=instance.name)
+        changed.append(renewed)
+    if decision.instances and is_on_image(changed, decision.target_digest):
+        move_image(
+            connection,
+            scale_set.name,
+            version=decision.target_version,
+            digest=decision.target_digest,
+            revision=decision.model_revision,
+        )
+
+
+def _start_upgrade(
+    connection: Connection, scale_set: ScaleSet, decision: StartUpgrade, *, now: datetime
+) -> None:
+    if find_running_upgrade(connection, scale_set.name) is not None:
+        return  # a command started one a moment ago; the rollout waits for its end
+    policy = scale_set.spec.upgrade_policy
+    upgrade_id = insert_upgrade(
+        connection,
+        scale_set=scale_set.name,
+        started_by=StartedBy.USER,  # it was the user who changed the model
+        target_version=decision.target_version,
+        target_digest=decision.target_digest,
+        model_revision=decision.model_revision,
+        purpose=UpgradePurpose.MODEL,
+        policy=policy.rolling_upgrade_policy,
+        health_timeout=policy.health_timeout,
+        restores=False,
+        members=make_members(scale_set),
+        now=now,
+    )
+    save_rollout(connection, scale_set.name, None)
+    _note(connection, scale_set, decision.reason, now=now, upgrade=upgrade_id)
 
 
 def _move_member(
@@ -214,6 +323,7 @@ def _end_upgrade(
             scale_set.name,
             version=upgrade.target_version,
             digest=upgrade.target_digest,
+            revision=upgrade.model_revision,
         )
     _note(
         connection,

@@ -5,12 +5,14 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from labctl.controller.models import InstanceNeed, find_instance_needs
 from labctl.errors import RefusedError
 from labctl.model.event import EventKind
 from labctl.model.image import ImageVersion
+from labctl.model.instance import Wanted
 from labctl.model.plan import ScaleSet
-from labctl.model.upgrade import Member, StartedBy
-from labctl.planner import admit_upgrade
+from labctl.model.upgrade import StartedBy, UpgradePurpose
+from labctl.planner import Impact, admit_upgrade, find_impacts, find_purpose, make_members
 from labctl.store.events import add_event
 from labctl.store.gallery import resolve
 from labctl.store.scale_sets import load_view
@@ -45,6 +47,22 @@ def find_target(
         now=now,
     )
     return Target(image=image, model_revision=scale_set.model_revision)
+
+
+def find_changes(
+    scale_set: ScaleSet, digest: str, model_revision: int
+) -> tuple[tuple[Impact, ...], tuple[InstanceNeed, ...]]:
+    """What the upgrade changes in the model, field by field, and what each instance needs."""
+    new = scale_set.models[model_revision]
+    running = [i for i in scale_set.instances if i.wanted is Wanted.RUNNING]
+    oldest = min((i.current.model_revision for i in running), default=model_revision)
+    behind = [
+        i
+        for i in running
+        if i.current.image_digest != digest or i.current.model_revision < model_revision
+    ]
+    needs = find_instance_needs(scale_set, behind, digest=digest)
+    return find_impacts(scale_set.models[oldest], new), needs
 
 
 def start_upgrade(
@@ -94,8 +112,10 @@ def start_upgrade(
             f"upgrade {running.id} of {scale_set.name!r} is running already",
             hint=f"run: labctl upgrade watch {scale_set.name}",
         )
+    purpose = find_purpose(scale_set, target.image.digest)
     upgrade_id = insert_upgrade(
         connection,
+        purpose=purpose,
         scale_set=scale_set.name,
         started_by=started_by,
         target_version=str(target.image.version),
@@ -104,23 +124,18 @@ def start_upgrade(
         policy=scale_set.spec.upgrade_policy.rolling_upgrade_policy,
         health_timeout=scale_set.spec.upgrade_policy.health_timeout,
         restores=restores,
-        members=tuple(
-            Member(
-                instance=instance.name,
-                ordinal=instance.ordinal,
-                from_version=instance.current.image_version,
-            )
-            for instance in scale_set.instances
-        ),
+        members=make_members(scale_set),
         now=now,
     )
+    model = f" with model {target.model_revision}" if purpose is UpgradePurpose.MODEL else ""
     add_event(
         connection,
         at=now,
         scale_set=scale_set.name,
         upgrade=upgrade_id,
         kind=EventKind.REQUEST,
-        message=f"upgrade {upgrade_id} to {target.image.name} started by {started_by.value}, "
+        message=f"upgrade {upgrade_id} to {target.image.name}{model} started by "
+        f"{started_by.value}, "
         f"{'restoring' if restores else 'not restoring'} disks of instances that do not recover",
     )
     return upgrade_id

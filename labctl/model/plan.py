@@ -20,6 +20,15 @@ class HostCapacity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """The wish of an `apply` that the instances get the newest model by themselves."""
+
+    asked_at: datetime
+    image_version: str | None = None  # None: the image stays what it is when the rollout begins
+    image_digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleSet:
     """One scale set: the wish, the facts, and the upgrade that is running, if any."""
 
@@ -34,6 +43,7 @@ class ScaleSet:
     instances: tuple[Instance, ...]  # by ordinal
     upgrade: Upgrade | None  # the one that has not ended
     capacity: HostCapacity
+    rollout: Rollout | None = None  # not begun yet; only in the modes Automatic and Rolling
 
 
 # --- decisions: recorded in one commit, before anything acts --------------------------------------
@@ -56,8 +66,29 @@ class RemoveInstance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StartUpgrade:
+    """Begin a rolling upgrade to the newest model, for the set's `rollout` (mode Rolling)."""
+
+    target_version: str
+    target_digest: str
+    model_revision: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenewInstances:
+    """Give `instances` the newest model at once; the set's `rollout` is through (Automatic)."""
+
+    instances: tuple[str, ...]
+    target_version: str
+    target_digest: str
+    model_revision: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BeginBatch:
-    """Give each of `instances` a new generation on the upgrade's target."""
+    """Bring each of `instances` to the upgrade's target, mostly by a new generation."""
 
     upgrade: int
     batch: int
@@ -94,7 +125,16 @@ class EndUpgrade:
     error: UpgradeError | None = None
 
 
-Decision = CreateInstance | RemoveInstance | BeginBatch | MoveMember | EndBatch | EndUpgrade
+Decision = (
+    CreateInstance
+    | RemoveInstance
+    | StartUpgrade
+    | RenewInstances
+    | BeginBatch
+    | MoveMember
+    | EndBatch
+    | EndUpgrade
+)
 
 # --- actions: idempotent effects on one instance --------------------------------------------------
 
@@ -245,9 +285,12 @@ __all__ = [
     "Plan",
     "Prepare",
     "RemoveInstance",
+    "RenewInstances",
     "RerunCustomData",
+    "Rollout",
     "RunExtension",
     "ScaleSet",
     "Start",
+    "StartUpgrade",
     "Stop",
 ]

@@ -198,7 +198,9 @@ class Network(Strict):
 class UpgradeMode(StrEnum):
     """What happens to instances when the model changes."""
 
-    MANUAL = "Manual"
+    MANUAL = "Manual"  # nothing, until `labctl update-instances` or an upgrade
+    AUTOMATIC = "Automatic"  # all get it at once
+    ROLLING = "Rolling"  # batch by batch, gated by health
 
 
 class RollingUpgradePolicy(Strict):
@@ -221,7 +223,7 @@ class AutomaticOsUpgradePolicy(Strict):
 
 
 class UpgradePolicy(Strict):
-    """How OS image upgrades proceed."""
+    """How instances get another model or OS image."""
 
     mode: Annotated[UpgradeMode, Field(strict=False)] = UpgradeMode.MANUAL
     rolling_upgrade_policy: RollingUpgradePolicy = RollingUpgradePolicy()
@@ -309,6 +311,20 @@ class ScaleSetSpec(Strict):
             )
         )
         return extensions
+
+    @model_validator(mode="after")
+    def _require_health_for_rolling(self) -> Self:
+        is_rolling = self.upgrade_policy.mode is UpgradeMode.ROLLING
+        if is_rolling and self.health.application_health is None and self.health.probe is None:
+            raise rules.RuleError(
+                [
+                    (
+                        ("upgradePolicy", "mode"),
+                        "'Rolling' needs health.applicationHealth or health.probe",
+                    )
+                ]
+            )
+        return self
 
     @model_validator(mode="after")
     def _require_what_automatic_upgrades_need(self) -> Self:

@@ -1,4 +1,4 @@
-"""A rolling upgrade of the OS image of a scale set, and its history."""
+"""A rolling upgrade of the OS image or the model of a scale set, and its history."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,6 +27,13 @@ class StartedBy(StrEnum):
 
     USER = "User"
     PLATFORM = "Platform"
+
+
+class UpgradePurpose(StrEnum):
+    """What an instance must have to be done with."""
+
+    OS_IMAGE = "OsImage"  # the image; those that change it get the newest model on the way
+    MODEL = "Model"  # the image and the model
 
 
 class MemberState(StrEnum):
@@ -102,6 +109,7 @@ class Upgrade:
     target_version: str
     target_digest: str
     model_revision: int  # the model that upgraded instances get
+    purpose: UpgradePurpose = UpgradePurpose.OS_IMAGE
     policy: RollingUpgradePolicy
     health_timeout: timedelta
     restores: bool  # put the previous OS disk back where an instance does not recover
@@ -113,6 +121,13 @@ class Upgrade:
     batches: int = 0  # batches begun
     members: tuple[Member, ...]
     error: UpgradeError | None = None
+
+    @property
+    def target(self) -> str:
+        """What it brings, for people."""
+        is_model = self.purpose is UpgradePurpose.MODEL
+        suffix = f" with model {self.model_revision}" if is_model else ""
+        return f"{self.target_version}{suffix}"
 
     @property
     def counts(self) -> dict[str, int]:

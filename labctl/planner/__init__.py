@@ -1,13 +1,18 @@
 """Decides what happens next. Pure: no input or output, no clock, no random numbers."""
 
-from labctl.planner.admission import Refusal, admit_upgrade
+from labctl.planner.admission import Refusal, admit_upgrade, find_purpose
 from labctl.planner.automatic import Offer, Rollout, Timing, decide_rollout
 from labctl.planner.explain import explain
 from labctl.planner.health import Verdict, judge_health
+from labctl.planner.impact import Impact, Need, find_impacts, find_need
+from labctl.planner.members import make_members
 from labctl.planner.plan import plan
-from labctl.planner.preview import Preview, PreviewBatch, make_members, preview
+from labctl.planner.preview import Preview, PreviewBatch, preview
+from labctl.planner.rollout import find_outdated, has_latest_model
 
 __all__ = [
+    "Impact",
+    "Need",
     "Offer",
     "Preview",
     "PreviewBatch",
@@ -18,6 +23,11 @@ __all__ = [
     "admit_upgrade",
     "decide_rollout",
     "explain",
+    "find_impacts",
+    "find_need",
+    "find_outdated",
+    "find_purpose",
+    "has_latest_model",
     "judge_health",
     "make_members",
     "plan",

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from labctl.model.instance import Power
 from labctl.model.plan import ScaleSet
-from labctl.model.upgrade import UpgradeErrorCode
+from labctl.model.upgrade import UpgradeErrorCode, UpgradePurpose
 from labctl.planner.health import is_on_its_way, judge
 from labctl.planner.limits import find_unhealthy_set
 from labctl.planner.situation import survey
@@ -21,6 +21,13 @@ class Refusal:
     is_done: bool = False  # what was asked for is so already
 
 
+def find_purpose(scale_set: ScaleSet, target_digest: str) -> UpgradePurpose:
+    """The image, where an instance has another one; otherwise the model."""
+    # web_0 has the target's image and an old model, web_1 an old image: the upgrade is for web_1.
+    digests = {s.current.image_digest for s in survey(scale_set) if s.is_counted}
+    return UpgradePurpose.OS_IMAGE if digests - {target_digest} else UpgradePurpose.MODEL
+
+
 def admit_upgrade(
     scale_set: ScaleSet, *, target_version: str, target_digest: str, now: datetime
 ) -> Refusal | None:
@@ -33,12 +40,15 @@ def admit_upgrade(
     if scale_set.upgrade is not None and not scale_set.upgrade.code.is_final:
         running = scale_set.upgrade
         return Refusal(
-            message=f"upgrade {running.id} to {running.target_version} has been running for "
+            message=f"upgrade {running.id} to {running.target} has been running for "
             f"{(now - running.started_at).total_seconds():.0f} s",
             hint=f"watch it: labctl upgrade watch {name}; stop it: labctl upgrade cancel {name}",
         )
     situations = [s for s in survey(scale_set) if s.is_counted]
-    if all(s.current.image_digest == target_digest for s in situations):
+    purpose = find_purpose(scale_set, target_digest)
+    if purpose is UpgradePurpose.MODEL and all(
+        s.current.model_revision >= scale_set.model_revision for s in situations
+    ):
         return Refusal(
             message=f"nothing to upgrade: all {len(situations)} instances that should run are on "
             f"{target_version} already",

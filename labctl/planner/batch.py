@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from labctl.model.instance import Generation
 from labctl.model.spec import RollingUpgradePolicy
-from labctl.model.upgrade import MemberState, Upgrade
+from labctl.model.upgrade import MemberState, Upgrade, UpgradePurpose
 from labctl.planner.health import Verdict, is_on_its_way, judge
 from labctl.planner.situation import Situation
 
@@ -47,8 +48,8 @@ def choose_batch(situations: Sequence[Situation], upgrade: Upgrade) -> Choice:
         name = situation.instance.name
         if not situation.is_counted:
             skipped.append((situation, "stopped by its user"))
-        elif situation.current.image_digest == upgrade.target_digest:
-            skipped.append((situation, f"runs {situation.current.image_version} already"))
+        elif is_reached(upgrade, situation.current):
+            skipped.append((situation, _describe_reached(situation, upgrade)))
         elif is_on_its_way(situation):
             waiting.append(situation)
         elif batch and len(down | {name}) > limit:  # `down` holds the batch, too
@@ -57,6 +58,22 @@ def choose_batch(situations: Sequence[Situation], upgrade: Upgrade) -> Choice:
             batch.append(situation)
             down.add(name)
     return Choice(batch=tuple(batch), skipped=tuple(skipped), waiting=tuple(waiting))
+
+
+def is_reached(upgrade: Upgrade, generation: Generation) -> bool:
+    """Has this OS disk what the upgrade brings?"""
+    # Model 3 is newest, the upgrade brings 2: an instance that got 3 meanwhile is not set back.
+    return generation.image_digest == upgrade.target_digest and (
+        upgrade.purpose is UpgradePurpose.OS_IMAGE
+        or generation.model_revision >= upgrade.model_revision
+    )
+
+
+def _describe_reached(situation: Situation, upgrade: Upgrade) -> str:
+    current = situation.current
+    if upgrade.purpose is UpgradePurpose.OS_IMAGE:
+        return f"runs {current.image_version} already"
+    return f"runs {current.image_version} with model {current.model_revision} already"
 
 
 def _sort_pending(

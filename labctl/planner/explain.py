@@ -3,7 +3,16 @@
 from datetime import datetime
 
 from labctl.model.instance import Instance
-from labctl.model.plan import BeginBatch, CreateInstance, Decision, EndBatch, EndUpgrade, ScaleSet
+from labctl.model.plan import (
+    BeginBatch,
+    CreateInstance,
+    Decision,
+    EndBatch,
+    EndUpgrade,
+    RenewInstances,
+    ScaleSet,
+    StartUpgrade,
+)
 from labctl.model.upgrade import Upgrade
 from labctl.planner.health import judge
 from labctl.planner.plan import plan
@@ -40,7 +49,7 @@ def _describe_member(upgrade: Upgrade | None, situation: Situation) -> tuple[str
     batch = f" in batch {member.batch}" if member.batch else ""
     message = f": {member.message}" if member.message else ""
     return (
-        f"upgrade {upgrade.id} to {upgrade.target_version} ({upgrade.code}): "
+        f"upgrade {upgrade.id} to {upgrade.target} ({upgrade.code}): "
         f"{member.state}{batch}{message}",
     )
 
@@ -67,9 +76,9 @@ def _find_next(scale_set: ScaleSet, name: str, now: datetime) -> str:
 def _find_named(decision: Decision) -> tuple[str, ...]:
     """The instances that a decision is about."""
     match decision:
-        case BeginBatch():
+        case BeginBatch() | RenewInstances():
             return decision.instances
-        case CreateInstance() | EndBatch() | EndUpgrade():
+        case CreateInstance() | StartUpgrade() | EndBatch() | EndUpgrade():
             return ()
         case _:
             return (decision.instance,)

@@ -3,7 +3,7 @@
 The controller writes the same into the store; `labctl upgrade plan` and the tests use this one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
@@ -34,13 +34,24 @@ from labctl.model.plan import (
     MoveMember,
     Prepare,
     RemoveInstance,
+    RenewInstances,
     RerunCustomData,
     RunExtension,
     ScaleSet,
     Start,
+    StartUpgrade,
     Stop,
 )
-from labctl.model.upgrade import Member, MemberState, Upgrade, UpgradeCode
+from labctl.model.upgrade import (
+    Member,
+    MemberState,
+    StartedBy,
+    Upgrade,
+    UpgradeCode,
+    UpgradePurpose,
+)
+from labctl.planner.members import make_members
+from labctl.planner.renewal import choose_renewal, renew_in_place
 
 
 def record(scale_set: ScaleSet, decision: Decision, now: datetime) -> ScaleSet:
@@ -52,6 +63,10 @@ def record(scale_set: ScaleSet, decision: Decision, now: datetime) -> ScaleSet:
             return change_instance(
                 scale_set, decision.instance, lambda i: replace(i, wanted=Wanted.DELETED)
             )
+        case StartUpgrade():
+            return _start_upgrade(scale_set, decision, now)
+        case RenewInstances():
+            return _renew(scale_set, decision, now)
         case BeginBatch():
             return _begin_batch(scale_set, decision, now)
         case MoveMember():
@@ -206,22 +221,23 @@ def _begin_batch(scale_set: ScaleSet, decision: BeginBatch, now: datetime) -> Sc
 
 
 def _admit(scale_set: ScaleSet, name: str, batch: int, now: datetime) -> ScaleSet:
-    instance = next(i for i in scale_set.instances if i.name == name)
-    number = max(g.number for g in instance.generations) + 1
     upgrade = scale_set.upgrade
     assert upgrade is not None  # noqa: S101 - a batch belongs to an upgrade
-    fresh = Generation(
-        number=number,
-        image_version=upgrade.target_version,
-        image_digest=upgrade.target_digest,
-        model_revision=upgrade.model_revision,
-        prepared=False,
-    )
+    before = next(i for i in scale_set.instances if i.name == name)
     changed = change_instance(
         scale_set,
         name,
-        lambda i: replace(i, generation=number, generations=(*i.generations, fresh)),
+        lambda i: renew(
+            scale_set,
+            i,
+            version=upgrade.target_version,
+            digest=upgrade.target_digest,
+            model_revision=upgrade.model_revision,
+            keeps_way_back=upgrade.restores,
+            now=now,
+        ),
     )
+    after = next(i for i in changed.instances if i.name == name)
     return _change_member(
         changed,
         name,
@@ -229,11 +245,91 @@ def _admit(scale_set: ScaleSet, name: str, batch: int, now: datetime) -> ScaleSe
             m,
             state=MemberState.IN_PROGRESS,
             batch=batch,
-            from_generation=instance.generation,
-            to_generation=number,
-            from_version=instance.current.image_version,
+            from_generation=before.generation,
+            to_generation=after.generation,
+            from_version=before.current.image_version,
             admitted_at=now,
         ),
+    )
+
+
+def renew(
+    scale_set: ScaleSet,
+    instance: Instance,
+    *,
+    version: str,
+    digest: str,
+    model_revision: int,
+    keeps_way_back: bool,
+    now: datetime,
+) -> Instance:
+    """The instance after an image and a model were recorded for it."""
+    renewal = choose_renewal(
+        instance,
+        scale_set.models,
+        image_digest=digest,
+        model_revision=model_revision,
+        keeps_way_back=keeps_way_back,
+    )
+    if renewal.keeps_disk:
+        return renew_in_place(instance, renewal, model_revision=model_revision, now=now)
+    fresh = Generation(
+        number=max(g.number for g in instance.generations) + 1,
+        image_version=version,
+        image_digest=digest,
+        model_revision=model_revision,
+        prepared=False,
+    )
+    return replace(instance, generation=fresh.number, generations=(*instance.generations, fresh))
+
+
+def _start_upgrade(scale_set: ScaleSet, decision: StartUpgrade, now: datetime) -> ScaleSet:
+    policy = scale_set.spec.upgrade_policy
+    upgrade = Upgrade(
+        id=scale_set.upgrade.id + 1 if scale_set.upgrade else 0,
+        scale_set=scale_set.name,
+        started_by=StartedBy.USER,
+        target_version=decision.target_version,
+        target_digest=decision.target_digest,
+        model_revision=decision.model_revision,
+        purpose=UpgradePurpose.MODEL,
+        policy=policy.rolling_upgrade_policy,
+        health_timeout=policy.health_timeout,
+        restores=False,
+        started_at=now,
+        members=make_members(scale_set),
+    )
+    return replace(scale_set, upgrade=upgrade, rollout=None)
+
+
+def _renew(scale_set: ScaleSet, decision: RenewInstances, now: datetime) -> ScaleSet:
+    changed = scale_set
+    for name in decision.instances:
+        changed = change_instance(
+            changed,
+            name,
+            lambda i: renew(
+                scale_set,
+                i,
+                version=decision.target_version,
+                digest=decision.target_digest,
+                model_revision=decision.model_revision,
+                keeps_way_back=False,
+                now=now,
+            ),
+        )
+    changed = replace(changed, rollout=None)
+    if not decision.instances or not is_on_image(changed.instances, decision.target_digest):
+        return changed
+    return replace(
+        changed, image_version=decision.target_version, image_digest=decision.target_digest
+    )
+
+
+def is_on_image(instances: Iterable[Instance], digest: str) -> bool:
+    """Is this the image of all that stay? Then new ones boot it, too."""
+    return all(
+        i.current.image_digest == digest for i in instances if i.wanted is not Wanted.DELETED
     )
 
 

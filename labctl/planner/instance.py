@@ -77,7 +77,8 @@ def _find_step_of_powered(situation: Situation) -> Action | Hold | None:
     instance, current, domain = situation.instance, situation.current, situation.instance.domain
     name = instance.name
     if is_restart_due(situation):
-        return Stop(instance=name, reason="its user asked for a restart")
+        reason = "its model has changed" if domain.is_stale else "its user asked for a restart"
+        return Stop(instance=name, reason=reason)
     if domain.power is Power.PAUSED:
         return Hold(
             subject=name,

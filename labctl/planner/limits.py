@@ -42,7 +42,7 @@ def find_unhealthy_upgraded(upgrade: Upgrade, situations: Sequence[Situation]) -
         return None
     name, message = failed[0]
     return (
-        f"unhealthy after the upgrade to {upgrade.target_version}: "
+        f"unhealthy after the upgrade to {upgrade.target}: "
         f"{_share(len(failed), attempted)}, more than {limit} %; first {name}: {message}"
     )
 

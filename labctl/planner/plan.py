@@ -5,6 +5,7 @@ from datetime import datetime
 from labctl.model.plan import Action, Hold, Plan, ScaleSet
 from labctl.planner.boot import admit_boots
 from labctl.planner.instance import find_next_step
+from labctl.planner.rollout import plan_rollout
 from labctl.planner.scale import plan_scaling
 from labctl.planner.situation import Situation, survey
 from labctl.planner.upgrade import plan_upgrade
@@ -21,6 +22,9 @@ def plan(scale_set: ScaleSet, now: datetime) -> Plan:
     if scaling.decisions:
         return scaling
     situations = survey(scale_set)
+    rollout = plan_rollout(scale_set, situations)
+    if rollout.decisions:
+        return rollout
     upgrade = plan_upgrade(scale_set, situations, now)
     if upgrade.decisions:
         return Plan(decisions=upgrade.decisions, holds=upgrade.holds)
@@ -31,7 +35,12 @@ def plan(scale_set: ScaleSet, now: datetime) -> Plan:
     set_holds = tuple(h for h in upgrade.holds if h.subject == scale_set.name)
     return Plan(
         actions=tuple(s for s in admitted if s is not None and not isinstance(s, Hold)),
-        holds=(*scaling.holds, *set_holds, *(s for s in admitted if isinstance(s, Hold))),
+        holds=(
+            *scaling.holds,
+            *rollout.holds,
+            *set_holds,
+            *(s for s in admitted if isinstance(s, Hold)),
+        ),
     )
 
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from labctl.model.instance import Wanted
 from labctl.model.plan import (
     BeginBatch,
     EndUpgrade,
@@ -12,9 +11,10 @@ from labctl.model.plan import (
     MoveMember,
     ScaleSet,
 )
-from labctl.model.upgrade import Member, MemberState, StartedBy, Upgrade
-from labctl.planner.admission import Refusal, admit_upgrade
+from labctl.model.upgrade import MemberState, StartedBy, Upgrade
+from labctl.planner.admission import Refusal, admit_upgrade, find_purpose
 from labctl.planner.foresight import record, succeed
+from labctl.planner.members import make_members
 from labctl.planner.plan import plan
 
 # When each instance boots depends on the host and changes no batch.
@@ -64,6 +64,7 @@ def preview(
         target_version=target_version,
         target_digest=target_digest,
         model_revision=scale_set.model_revision,
+        purpose=find_purpose(scale_set, target_digest),
         policy=policy.rolling_upgrade_policy,
         health_timeout=policy.health_timeout,
         restores=restores,
@@ -71,15 +72,6 @@ def preview(
         members=make_members(scale_set),
     )
     return _walk(replace(scale_set, upgrade=upgrade, capacity=_BOUNDLESS), now)
-
-
-def make_members(scale_set: ScaleSet) -> tuple[Member, ...]:
-    """Everybody who takes part in an upgrade that starts now, by ordinal."""
-    return tuple(
-        Member(instance=i.name, ordinal=i.ordinal, from_version=i.current.image_version)
-        for i in sorted(scale_set.instances, key=lambda i: i.ordinal)
-        if i.wanted is not Wanted.DELETED
-    )
 
 
 def _walk(scale_set: ScaleSet, now: datetime) -> Preview:

@@ -63,6 +63,8 @@ class Situation:
             return f"image {image}"
         if self.member.state is MemberState.ROLLING_BACK:
             return f"batch {self.member.batch}: back to {image}"
+        if self.member.from_version == image:
+            return f"batch {self.member.batch}: model {self.current.model_revision}"
         return f"batch {self.member.batch}: {self.member.from_version} -> {image}"
 
 

@@ -26,7 +26,7 @@ from labctl.model.upgrade import (
     UpgradeErrorCode,
 )
 from labctl.planner.batch import choose_batch, limit_batch
-from labctl.planner.health import find_failure, judge
+from labctl.planner.health import find_failure, is_restart_due, judge
 from labctl.planner.limits import find_unhealthy_set, find_unhealthy_upgraded
 from labctl.planner.situation import Situation
 
@@ -103,7 +103,9 @@ def _judge_moving(
     name = member.instance
     is_restoring = member.state is MemberState.ROLLING_BACK
     verdict = judge(situation)
-    if verdict.is_healthy:  # before the deadline is looked at: a late look finds a healthy one
+    # One that gets its new model by a restart is still healthy on the old one.
+    is_proven = verdict.is_healthy and not is_restart_due(situation)
+    if is_proven:  # before the deadline is looked at: a late look finds a healthy one
         if is_restoring:
             # What failed on the new disk stays in the message: it is why the upgrade stops.
             reason = f"{member.message}; healthy again on {current.image_version}"
@@ -220,7 +222,7 @@ def _begin(
         upgrade=upgrade.id,
         batch=number,
         instances=tuple(s.instance.name for s in batch),
-        reason=f"batch {number} of {total} to {upgrade.target_version}: "
+        reason=f"batch {number} of {total} to {upgrade.target}: "
         f"at most {limit} of {sum(s.is_counted for s in situations)} at once",
     )
 

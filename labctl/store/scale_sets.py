@@ -7,7 +7,7 @@ from functools import lru_cache
 from sqlalchemy import Connection, delete, insert, select, update
 
 from labctl.errors import NotFoundError
-from labctl.model.plan import HostCapacity, ScaleSet
+from labctl.model.plan import HostCapacity, Rollout, ScaleSet
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade import UpgradeCode
 from labctl.store.instances import load_instances
@@ -28,6 +28,10 @@ class ScaleSetRow:
     subnet: str | None
     automatic_since: datetime | None  # when automatic OS upgrades were switched on
     created_at: datetime
+    image_revision: int
+    rollout_asked_at: datetime | None
+    rollout_version: str | None
+    rollout_digest: str | None
 
 
 def find_scale_set(connection: Connection, name: str) -> ScaleSetRow | None:
@@ -119,12 +123,27 @@ def save_automatic_since(connection: Connection, name: str, since: datetime | No
     )
 
 
-def move_image(connection: Connection, name: str, *, version: str, digest: str) -> None:
-    """Record which image version new instances boot."""
+def move_image(
+    connection: Connection, name: str, *, version: str, digest: str, revision: int
+) -> None:
+    """Record which image version new instances boot, and which model asked for it."""
     connection.execute(
         update(scale_set)
         .where(scale_set.c.name == name)
-        .values(image_version=version, image_digest=digest)
+        .values(image_version=version, image_digest=digest, image_revision=revision)
+    )
+
+
+def save_rollout(connection: Connection, name: str, rollout: Rollout | None) -> None:
+    """Record that the newest model is to be rolled out; None: no more, or it has begun."""
+    connection.execute(
+        update(scale_set)
+        .where(scale_set.c.name == name)
+        .values(
+            rollout_asked_at=rollout.asked_at if rollout else None,
+            rollout_version=rollout.image_version if rollout else None,
+            rollout_digest=rollout.image_digest if rollout else None,
+        )
     )
 
 
@@ -158,6 +177,13 @@ def load_view(
         instances=load_instances(connection, name),
         upgrade=find_running_upgrade(connection, name),
         capacity=capacity,
+        rollout=None
+        if row.rollout_asked_at is None
+        else Rollout(
+            asked_at=row.rollout_asked_at,
+            image_version=row.rollout_version,
+            image_digest=row.rollout_digest,
+        ),
     )
 
 

@@ -53,6 +53,11 @@ scale_set = Table(
     Column("subnet", String(18), unique=True),
     Column("automatic_since", Moment),  # when automatic OS upgrades were switched on
     Column("created_at", Moment, nullable=False),
+    # The model whose image reference the present image stands for.
+    Column("image_revision", Integer, nullable=False, server_default="1"),
+    Column("rollout_asked_at", Moment),  # the newest model is to be rolled out
+    Column("rollout_version", String(32)),  # none: with the image that the set has by then
+    Column("rollout_digest", String(64)),
 )
 
 model = Table(
@@ -161,6 +166,7 @@ upgrade = Table(
     Column("batches", Integer, nullable=False, default=0),
     Column("error_code", String(80)),
     Column("error_message", Text),
+    Column("purpose", String(16), nullable=False, server_default="OsImage"),
 )
 
 member = Table(

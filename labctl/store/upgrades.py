@@ -15,6 +15,7 @@ from labctl.model.upgrade import (
     UpgradeCode,
     UpgradeError,
     UpgradeErrorCode,
+    UpgradePurpose,
 )
 from labctl.store.schema import member, upgrade
 
@@ -34,6 +35,7 @@ def insert_upgrade(
     restores: bool,
     members: tuple[Member, ...],
     now: datetime,
+    purpose: UpgradePurpose = UpgradePurpose.OS_IMAGE,
 ) -> int:
     """Record a new upgrade with its members; returns its id."""
     result = connection.execute(
@@ -49,6 +51,7 @@ def insert_upgrade(
             code=UpgradeCode.ROLLING_FORWARD.value,
             started_at=now,
             batches=0,
+            purpose=purpose.value,
         )
     )
     key = result.inserted_primary_key
@@ -138,6 +141,7 @@ def _read_upgrade(connection: Connection, row: Row[Any]) -> Upgrade:
         target_version=row.target_version,
         target_digest=row.target_digest,
         model_revision=row.model_revision,
+        purpose=UpgradePurpose(row.purpose),
         policy=RollingUpgradePolicy.model_validate_json(row.policy),
         health_timeout=timedelta(milliseconds=row.health_timeout),
         restores=row.restores,

@@ -79,8 +79,10 @@ FAULTS = {
     "network: {type: nat, subnet: 8.8.8.0/24}\n": "4:30: network.subnet: must be a private "
     "network, inside 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
     "network: {type: bridge}\n": "4:17: network.type: must be 'user' or 'nat', not 'bridge'",
-    "upgradePolicy: {mode: Rolling}\n": "4:23: upgradePolicy.mode: must be 'Manual' in this "
-    "release, not 'Rolling'",
+    "upgradePolicy: {mode: Rolling}\n": "4:23: upgradePolicy.mode: 'Rolling' needs "
+    "health.applicationHealth or health.probe",
+    "upgradePolicy: {mode: rolling}\n": "4:23: upgradePolicy.mode: must be 'Manual', 'Automatic' "
+    "or 'Rolling', not 'rolling'",
     "upgradePolicy: {healthTimeout: 1y}\n": "4:32: upgradePolicy.healthTimeout: must be a "
     'duration such as "30s", "5m", "1h30m" or ISO 8601 "PT5M", not \'1y\'',
     "upgradePolicy:\n  automaticOSUpgradePolicy: {enableAutomaticOSUpgrade: true}\n": "5:56: "

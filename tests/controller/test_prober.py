@@ -123,6 +123,16 @@ def test_a_new_generation_starts_without_a_verdict(prober):
     assert prober.health("web_0").state is HealthState.INITIALIZING
 
 
+def test_another_question_on_the_same_generation_starts_anew_and_the_same_one_does_not(prober):
+    watch(prober)
+    turn(prober, NOW)
+    known = prober.health("web_0")
+    watch(prober, known=known)
+    assert prober.health("web_0").state is HEALTHY
+    watch(prober, needed=2, known=known)
+    assert prober.health("web_0").state is HealthState.INITIALIZING
+
+
 def test_the_latest_answers_are_kept_for_evidence(prober):
     watch(prober)
     for number in range(module.KEPT_SAMPLES + 5):

@@ -12,6 +12,8 @@ from labctl.model.spec import (
     Network,
     Protocol,
     ScaleSetSpec,
+    UpgradeMode,
+    UpgradePolicy,
 )
 
 
@@ -90,6 +92,10 @@ BROKEN = {
     "mount point with //": (
         "absolute path without",
         lambda: DataDisk(name="data", size="1MiB", mount_point="//a"),
+    ),
+    "rolling without health": (
+        "needs health.applicationHealth or health.probe",
+        lambda: _spec(upgrade_policy=UpgradePolicy(mode=UpgradeMode.ROLLING)),
     ),
     "two disks of one name": (
         "is taken by entry 1",

@@ -5,7 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from labctl.model.instance import Power, Rung, Wanted
-from labctl.model.plan import Start
+from labctl.model.plan import RenewInstances, Rollout, Start
+from labctl.model.spec import UpgradeMode
+from labctl.model.upgrade import UpgradePurpose
+from labctl.planner import find_outdated
+from labctl.planner.foresight import record
 from tests.planner.world import World, make_upgrade
 
 
@@ -37,6 +41,47 @@ def want(name: str, wanted: Wanted) -> Callable[[World], None]:
 
 def restart(name: str) -> Callable[[World], None]:
     return lambda world: world._change(name, lambda i: replace(i, restart_asked_at=world.now))
+
+
+def apply_model(mode: UpgradeMode, **changes: Any) -> Callable[[World], None]:
+    """`labctl apply` with another spec; without changes it is the same one again."""
+
+    def change(world: World) -> None:
+        scale_set = world.scale_set
+        policy = scale_set.spec.upgrade_policy.model_copy(update={"mode": mode})
+        spec = scale_set.spec.model_copy(update={"upgrade_policy": policy, **changes})
+        revision = scale_set.model_revision + bool(changes)
+        changed = replace(
+            scale_set,
+            spec=spec,
+            model_revision=revision,
+            models=scale_set.models | {revision: spec},
+        )
+        rollout = Rollout(asked_at=world.now)
+        is_wished = mode is not UpgradeMode.MANUAL and find_outdated(changed, rollout)
+        running = changed.upgrade
+        if is_wished and running is not None and running.purpose is UpgradePurpose.MODEL:
+            running = replace(running, cancel_asked_at=running.cancel_asked_at or world.now)
+        world.scale_set = replace(changed, upgrade=running, rollout=rollout if is_wished else None)
+
+    return change
+
+
+def update_instances(*names: str) -> Callable[[World], None]:
+    """`labctl update-instances`."""
+
+    def change(world: World) -> None:
+        scale_set = world.scale_set
+        decision = RenewInstances(
+            instances=names,
+            target_version=scale_set.image_version,
+            target_digest=scale_set.image_digest,
+            model_revision=scale_set.model_revision,
+            reason="its user asked for it",
+        )
+        world.scale_set = record(scale_set, decision, world.now)
+
+    return change
 
 
 def delete_set(world: World) -> None:

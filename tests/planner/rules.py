@@ -12,11 +12,14 @@ from labctl.model.plan import (
     MoveMember,
     Plan,
     Prepare,
+    RenewInstances,
     ScaleSet,
     Start,
+    StartUpgrade,
     Stop,
 )
-from labctl.model.upgrade import MemberState, UpgradeCode
+from labctl.model.spec import UpgradeMode
+from labctl.model.upgrade import MemberState, UpgradeCode, UpgradePurpose
 
 
 def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
@@ -44,7 +47,9 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
         if isinstance(action, Stop):
             is_asked = instance.wanted is not Wanted.RUNNING or instance.restart_asked_at
             is_dead = instance.domain.power is not Power.RUNNING
-            assert is_asked or is_dead or instance.name in moving, "stops what nobody asked for"
+            is_renewed = instance.domain.generation != instance.generation
+            is_wished = is_asked or is_dead or is_renewed or instance.name in moving
+            assert is_wished, "stops what nobody asked for"
             assert instance.current.prepared or is_asked, "stopped before the disk was ready"
         if isinstance(action, Start):
             assert instance.wanted is Wanted.RUNNING
@@ -60,6 +65,8 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
             or not upgrade.code.is_final
             or not isinstance(decision, BeginBatch | MoveMember | EndUpgrade)
         ), "a halted upgrade moves on"
+        if isinstance(decision, StartUpgrade | RenewInstances):
+            _check_rollout(scale_set, decision)
         if isinstance(decision, BeginBatch):
             _check_batch(scale_set, decision, now)
         if isinstance(decision, MoveMember):
@@ -70,6 +77,25 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
                 m.state is MemberState.PENDING for m in members.values()
             )
             assert (decision.error is not None) == (decision.code is UpgradeCode.FAULTED)
+
+
+def _check_rollout(scale_set: ScaleSet, decision: StartUpgrade | RenewInstances) -> None:
+    assert scale_set.rollout is not None, "a model is rolled out that nobody asked for"
+    running = scale_set.upgrade
+    assert running is None or running.code.is_final, "two at once"
+    assert decision.model_revision == max(scale_set.models)
+    wanted = scale_set.rollout.image_digest or scale_set.image_digest
+    assert decision.target_digest == wanted
+    mode = scale_set.spec.upgrade_policy.mode
+    assert isinstance(decision, StartUpgrade) <= (mode is UpgradeMode.ROLLING)
+    if isinstance(decision, RenewInstances):
+        assert not decision.instances or mode is UpgradeMode.AUTOMATIC
+        for name in decision.instances:
+            current = _find(scale_set, name).current
+            assert (current.image_digest, current.model_revision) != (
+                decision.target_digest,
+                decision.model_revision,
+            ), "one that has it is given it again"
 
 
 def _check_boots(scale_set: ScaleSet, answer: Plan) -> None:
@@ -101,7 +127,12 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
     states = {m.instance: m.state for m in upgrade.members}
     assert all(states[name] is MemberState.PENDING for name in taken), "twice in a batch"
     assert all(_find(scale_set, n).wanted is Wanted.RUNNING for n in taken)
-    assert all(_find(scale_set, n).current.image_digest != upgrade.target_digest for n in taken)
+    for name in taken:
+        current = _find(scale_set, name).current
+        has_image = current.image_digest == upgrade.target_digest
+        has_model = current.model_revision >= upgrade.model_revision
+        is_for_model = upgrade.purpose is UpgradePurpose.MODEL
+        assert not (has_image and (has_model or not is_for_model)), "has what the upgrade brings"
     assert not any(state.is_moving for state in states.values()), "two batches at once"
     assert upgrade.cancel_asked_at is None, "a batch begins after the cancel"
     if upgrade.batch_ended_at is not None:
@@ -131,7 +162,9 @@ def _check_move(scale_set: ScaleSet, move: MoveMember, now: datetime) -> None:
     if move.state is MemberState.SUCCEEDED:
         assert instance.generation == member.to_generation
         assert instance.current.image_digest == upgrade.target_digest
+        assert instance.current.model_revision >= upgrade.model_revision
         assert _serves(scale_set, instance)
+        assert not is_restart_asked(instance), "it has not begun with its new model"
     if move.state is MemberState.ROLLED_BACK:
         assert instance.generation == member.from_generation
         assert instance.current.image_version == member.from_version
@@ -162,6 +195,11 @@ def _is_ill(instance: Instance) -> bool:
         asked = instance.restart_asked_at
         return current.started_at is not None and (asked is None or asked <= current.started_at)
     return instance.is_settled and instance.health.state is HealthState.UNHEALTHY
+
+
+def is_restart_asked(instance: Instance) -> bool:
+    asked, started = instance.restart_asked_at, instance.current.started_at
+    return asked is not None and (started is None or asked > started)
 
 
 def is_through(scale_set: ScaleSet, instance: Instance) -> bool:

@@ -3,11 +3,16 @@
 import random
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 from hypothesis import strategies as st
 
 from labctl.model.instance import Wanted
+from labctl.model.plan import ScaleSet
+from labctl.model.spec import CustomData, Extension, MachineSize, UpgradeMode
+from labctl.model.upgrade import UpgradePurpose
 from tests.planner.happenings import (
+    apply_model,
     cancel,
     die,
     fall_ill,
@@ -20,9 +25,12 @@ from tests.planner.happenings import (
 from tests.planner.world import (
     MIB,
     NEW,
+    OLD,
     PlanFunction,
     Script,
     World,
+    digest,
+    make_generation,
     make_policy,
     make_set,
     make_spec,
@@ -31,6 +39,12 @@ from tests.planner.world import (
 )
 
 FATES = ("well", "well", "well", "slow", "too slow", "never", "no boot", "no extension")
+MODELS: dict[str, dict[str, Any]] = {
+    "nothing": {"extensions_time_budget": timedelta(minutes=20)},
+    "rerun": {"extensions": (Extension(name="app", script="new"),)},
+    "restart": {"size": MachineSize(vcpus=2)},
+    "swap": {"custom_data": CustomData(inline="#!/bin/sh")},
+}
 EVENTS = ("die", "ill", "recover", "restart", "stop", "start", "scale", "cancel", "kill")
 
 
@@ -49,6 +63,9 @@ class Scenario:
     stubborn: tuple[bool, ...]  # does not boot on the old image again, by ordinal
     events: tuple[tuple[int, str, int], ...]
     seed: int
+    model: str = "none"  # what the new model needs; "none": the upgrade is for the image alone
+    keeps_image: bool = False
+    ahead: tuple[bool, ...] = (False,) * 16  # has the new model before the upgrade, by ordinal
 
 
 scenarios = st.builds(
@@ -69,6 +86,17 @@ scenarios = st.builds(
     ).map(tuple),
     seed=st.integers(0, 2**16),
 )
+model_scenarios = st.builds(
+    replace,
+    scenarios,
+    model=st.sampled_from(tuple(MODELS)),
+    keeps_image=st.booleans(),
+    ahead=st.tuples(*[st.sampled_from((False, False, True))] * 16),
+    events=st.lists(
+        st.tuples(st.integers(0, 400), st.sampled_from((*EVENTS, "model")), st.integers(0, 14)),
+        max_size=8,
+    ).map(tuple),
+)
 
 ready_after = {"well": 4, "slow": 250, "too slow": 400, "never": None}
 
@@ -84,7 +112,11 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
     spec = make_spec(scenario.count, upgrade_policy=policy)
     scale_set = make_set(scenario.count, spec=spec)
     capacity = replace(scale_set.capacity, boots_at_once=scenario.boots_at_once)
-    scale_set = upgrading(replace(scale_set, capacity=capacity), restores=scenario.restores)
+    scale_set = replace(scale_set, capacity=capacity)
+    if scenario.model == "none":
+        scale_set = upgrading(scale_set, restores=scenario.restores)
+    else:
+        scale_set = _upgrading_model(scenario, scale_set)
 
     def fate(name: str, version: str) -> str:
         return scenario.fates[int(name.removeprefix("web_"))] if version == NEW else "well"
@@ -100,6 +132,7 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         extends=lambda name, version, _: fate(name, version) != "no extension",
         memory=(16 + scenario.spare) * 640 * MIB,
         shuffle=random.Random(scenario.seed),
+        new_model=None if scenario.model == "none" else 2,
     )
     world = World(scale_set=scale_set, script=script, plan=plan)
     for second, kind, ordinal in scenario.events:
@@ -114,9 +147,33 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
             "scale": scale(ordinal),
             "cancel": cancel,
             "kill": kill_controller,
+            "model": apply_model(UpgradeMode.ROLLING, custom_data=CustomData(inline=f"{second}")),
         }
         world.at(second, f"{kind} {name}", changes[kind])
     return world
+
+
+def _upgrading_model(scenario: Scenario, scale_set: ScaleSet) -> ScaleSet:
+    """Model 2 is newest; some have it, and an upgrade brings it to the others."""
+    spec = scale_set.spec.model_copy(update=MODELS[scenario.model])
+    generations = [make_generation(model_revision=2 if ahead else 1) for ahead in scenario.ahead]
+    changed = replace(
+        scale_set,
+        spec=spec,
+        models=scale_set.models | {2: spec},
+        model_revision=2,
+        instances=tuple(
+            replace(i, generations=(generations[i.ordinal],)) for i in scale_set.instances
+        ),
+    )
+    version = OLD if scenario.keeps_image else NEW
+    return upgrading(
+        changed,
+        restores=scenario.restores,
+        purpose=UpgradePurpose.MODEL,
+        target_version=version,
+        target_digest=digest(version),
+    )
 
 
 def want_if_there(name: str, wanted: Wanted):

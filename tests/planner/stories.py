@@ -6,8 +6,9 @@ from datetime import timedelta
 
 from labctl.model.instance import Wanted
 from labctl.model.plan import HostCapacity
-from labctl.model.spec import Extension
+from labctl.model.spec import CustomData, Extension, MachineSize, UpgradeMode
 from tests.planner.happenings import (
+    apply_model,
     cancel,
     delete_set,
     die,
@@ -17,6 +18,7 @@ from tests.planner.happenings import (
     restart,
     scale,
     start_upgrade,
+    update_instances,
     want,
 )
 from tests.planner.world import (
@@ -205,6 +207,76 @@ def batch_boots_one_at_a_time(plan: PlanFunction) -> World:
     return World(scale_set=upgrading(replace(scale_set, capacity=capacity)), plan=plan)
 
 
+def new_custom_data_rolls_by_itself(plan: PlanFunction) -> World:
+    world = World(scale_set=make_set(3), plan=plan)
+    changed = apply_model(UpgradeMode.ROLLING, custom_data=CustomData(inline="new"))
+    world.at(0, "the user applies new custom data in mode Rolling", changed)
+    return world
+
+
+def larger_size_rolls_by_restarts(plan: PlanFunction) -> World:
+    world = World(scale_set=make_set(2), plan=plan)
+    changed = apply_model(UpgradeMode.ROLLING, size=MachineSize(vcpus=2))
+    world.at(0, "the user applies a larger size in mode Rolling", changed)
+    return world
+
+
+def bad_script_stops_and_a_mended_one_goes_on(plan: PlanFunction) -> World:
+    """Azure's 2.3: after a fault a later change of the model starts the rollout again."""
+    policy = make_policy(max_unhealthy_instance_percent=50)
+    scale_set = make_set(3, spec=make_spec(3, upgrade_policy=policy))
+    world = World(scale_set=scale_set, plan=plan)
+    world.script.extends = lambda name, version, generation: (
+        world.scale_set.models[world.find(name).current.model_revision].extensions[0].script
+        != "bad"
+    )
+    for second, script in ((0, "bad"), (60, "good")):
+        changed = apply_model(
+            UpgradeMode.ROLLING, extensions=(Extension(name="app", script=script),)
+        )
+        world.at(second, f"the user applies a {script} script in mode Rolling", changed)
+    return world
+
+
+def same_spec_goes_on_after_a_cancel(plan: PlanFunction) -> World:
+    """Azure's 2.3: an empty update starts a cancelled rollout again."""
+    world = World(scale_set=make_set(3), plan=plan)
+    changed = apply_model(UpgradeMode.ROLLING, custom_data=CustomData(inline="new"))
+    world.at(0, "the user applies new custom data in mode Rolling", changed)
+    world.at(10, "the user cancels", cancel)
+    world.at(120, "the user applies the same spec again", apply_model(UpgradeMode.ROLLING))
+    return world
+
+
+def newer_model_overtakes_a_rolling_one(plan: PlanFunction) -> World:
+    world = World(scale_set=make_set(3), plan=plan)
+    for second, text in ((0, "second"), (40, "third")):
+        changed = apply_model(UpgradeMode.ROLLING, custom_data=CustomData(inline=text))
+        world.at(second, f"the user applies the {text} custom data in mode Rolling", changed)
+    return world
+
+
+def automatic_mode_changes_all_within_the_boots_of_the_host(plan: PlanFunction) -> World:
+    scale_set = make_set(4)
+    capacity = replace(scale_set.capacity, boots_at_once=2)
+    world = World(scale_set=replace(scale_set, capacity=capacity), plan=plan)
+    changed = apply_model(UpgradeMode.AUTOMATIC, custom_data=CustomData(inline="new"))
+    world.at(0, "the user applies new custom data in mode Automatic", changed)
+    return world
+
+
+def manual_instances_are_updated_by_name(plan: PlanFunction) -> World:
+    world = World(scale_set=make_set(3), plan=plan)
+    changed = apply_model(
+        UpgradeMode.MANUAL,
+        size=MachineSize(vcpus=2),
+        extensions=(Extension(name="app", script="new"),),
+    )
+    world.at(0, "the user applies a larger size and a new script in mode Manual", changed)
+    world.at(30, "the user updates web_1 and web_2", update_instances("web_1", "web_2"))
+    return world
+
+
 STORIES: tuple[Story, ...] = (
     provisioning_two_ordered_extensions,
     provisioning_bound_by_memory_and_boots,
@@ -230,6 +302,13 @@ STORIES: tuple[Story, ...] = (
     set_is_deleted_during_an_upgrade,
     controller_dies_in_the_swap,
     batch_boots_one_at_a_time,
+    new_custom_data_rolls_by_itself,
+    larger_size_rolls_by_restarts,
+    bad_script_stops_and_a_mended_one_goes_on,
+    same_spec_goes_on_after_a_cancel,
+    newer_model_overtakes_a_rolling_one,
+    automatic_mode_changes_all_within_the_boots_of_the_host,
+    manual_instances_are_updated_by_name,
 )
 
 

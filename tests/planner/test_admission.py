@@ -7,8 +7,8 @@ import pytest
 
 from labctl.model.instance import DomainFacts, Health, HealthState, Instance, Power, Wanted
 from labctl.model.plan import ScaleSet
-from labctl.model.upgrade import UpgradeCode, UpgradeErrorCode
-from labctl.planner import admit_upgrade
+from labctl.model.upgrade import UpgradeCode, UpgradeErrorCode, UpgradePurpose
+from labctl.planner import admit_upgrade, find_purpose
 from labctl.planner.admission import Refusal
 from tests.planner.world import (
     NEW,
@@ -72,6 +72,31 @@ def test_nothing_to_upgrade_is_refused():
         "nothing to upgrade: all 2 instances that should run are on 1.0.0 already"
     )
     assert message(admit(make_set(0))).startswith("nothing to upgrade: all 0 instances")
+
+
+def with_models(*revisions: int) -> ScaleSet:
+    """Instances of one image with these model revisions; 2 is the newest."""
+    instances = [
+        make_instance(n, generations=(make_generation(model_revision=revision),))
+        for n, revision in enumerate(revisions)
+    ]
+    scale_set = make_set(len(revisions), instances=instances, model_revision=2)
+    return replace(scale_set, models={1: scale_set.spec, 2: scale_set.spec})
+
+
+def test_an_older_model_is_worth_an_upgrade_to_the_same_image():
+    assert admit(with_models(2, 1), OLD) is None
+    assert message(admit(with_models(2, 2), OLD)).startswith("nothing to upgrade")
+
+
+def test_an_upgrade_is_for_the_image_as_long_as_one_has_another():
+    assert find_purpose(with_models(1, 2), digest(OLD)) is UpgradePurpose.MODEL
+    assert find_purpose(with_models(1, 2), digest(NEW)) is UpgradePurpose.OS_IMAGE
+    ahead = (make_generation(version=NEW),)
+    mixed = with_first(make_instance(0, generations=ahead))
+    assert find_purpose(mixed, digest(NEW)) is UpgradePurpose.OS_IMAGE
+    stopped = with_first(make_instance(0, wanted=Wanted.STOPPED, generations=ahead))
+    assert find_purpose(stopped, digest(OLD)) is UpgradePurpose.MODEL
 
 
 def test_an_unhealthy_set_is_refused_with_the_code_of_the_page():

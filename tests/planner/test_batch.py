@@ -6,16 +6,20 @@ import pytest
 
 from labctl.model.instance import Health, HealthState, Wanted
 from labctl.model.spec import RollingUpgradePolicy
-from labctl.planner.batch import choose_batch, limit_batch
+from labctl.model.upgrade import UpgradePurpose
+from labctl.planner.batch import choose_batch, is_reached, limit_batch
 from labctl.planner.situation import survey
 from tests.planner.world import (
     NEW,
+    OLD,
     T0,
+    digest,
     make_generation,
     make_instance,
     make_policy,
     make_set,
     make_spec,
+    make_upgrade,
     upgrading,
 )
 
@@ -100,6 +104,31 @@ def test_those_that_are_not_affected_are_skipped_at_their_turn():
         (1, "stopped by its user"),
     ]
     assert names(choice) == [2]
+
+
+def test_an_upgrade_to_a_model_takes_those_with_an_older_one_on_the_same_image():
+    models = {0: 2, 1: 1, 2: 3, 3: 1}
+    instances = [
+        make_instance(n, generations=(make_generation(model_revision=m),))
+        for n, m in models.items()
+    ]
+    instances[3] = make_instance(3, generations=(make_generation(version=NEW, model_revision=2),))
+    spec = make_spec(4)
+    scale_set = make_set(
+        4, spec=spec, instances=instances, models={1: spec, 2: spec, 3: spec}, model_revision=3
+    )
+    goal = {"target_version": OLD, "target_digest": digest(OLD), "model_revision": 2}
+    upgrade = make_upgrade(scale_set, purpose=UpgradePurpose.MODEL, **goal)
+    choice = choose_batch(survey(replace(scale_set, upgrade=upgrade)), upgrade)
+    assert names(choice) == [1]
+    assert [(s.instance.ordinal, why) for s, why in choice.skipped] == [
+        (0, "runs 1.0.0 with model 2 already"),
+        (2, "runs 1.0.0 with model 3 already"),
+    ]
+    reached = [is_reached(upgrade, i.current) for i in instances]
+    assert reached == [True, False, True, False]
+    for_image = replace(upgrade, purpose=UpgradePurpose.OS_IMAGE)
+    assert [is_reached(for_image, i.current) for i in instances] == [True, True, True, False]
 
 
 def test_only_pending_members_are_chosen():

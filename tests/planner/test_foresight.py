@@ -7,13 +7,24 @@ from labctl.model.instance import DomainFacts, HealthState, Power
 from labctl.model.plan import (
     AwaitReady,
     DeleteInstance,
+    RenewInstances,
     RerunCustomData,
+    Rollout,
     RunExtension,
     Start,
 )
 from labctl.model.upgrade import MemberState
-from labctl.planner.foresight import succeed
-from tests.planner.world import T0, make_generation, make_instance, make_set, upgrading
+from labctl.planner.foresight import record, succeed
+from tests.planner.world import (
+    NEW,
+    OLD,
+    T0,
+    digest,
+    make_generation,
+    make_instance,
+    make_set,
+    upgrading,
+)
 
 NEVER = make_generation(started_at=None, ready_at=None, extensions=())
 OFF = DomainFacts(generation=1, power=Power.STOPPED)
@@ -47,3 +58,19 @@ def test_a_member_settles_once():
 def test_a_deleted_instance_is_gone():
     gone = succeed(make_set(2), DeleteInstance(instance="web_0", reason=""), T0)
     assert [i.name for i in gone.instances] == ["web_1"]
+
+
+def test_the_set_moves_to_an_image_when_its_last_instance_does():
+    scale_set = make_set(2, rollout=Rollout(asked_at=T0))
+    for name, version in (("web_0", OLD), ("web_1", NEW)):
+        renewed = RenewInstances(
+            instances=(name,),
+            target_version=NEW,
+            target_digest=digest(NEW),
+            model_revision=1,
+            reason="",
+        )
+        scale_set = record(scale_set, renewed, T0)
+        assert scale_set.image_version == version
+        assert scale_set.rollout is None
+    assert [i.generation for i in scale_set.instances] == [2, 2]

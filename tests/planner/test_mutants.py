@@ -177,6 +177,55 @@ MUTANTS = [
         "and not automatic.enable_automatic_os_upgrade",
         "and automatic.enable_automatic_os_upgrade",
     ),
+    # what an upgrade brings, and who has it
+    ("target", "batch.py", "or generation.model_revision >= upgrade.model_revision", "or True"),
+    ("target", "batch.py", ">= upgrade.model_revision", "== upgrade.model_revision"),
+    (
+        "target",
+        "batch.py",
+        "return generation.image_digest == upgrade.target_digest and (",
+        "return (",
+    ),
+    ("target", "admission.py", "if digests - {target_digest} else", "if True else"),
+    ("target", "admission.py", "in survey(scale_set) if s.is_counted}", "in survey(scale_set)}"),
+    ("target", "admission.py", "s.current.model_revision >= scale_set.model_revision", "True"),
+    # what a change needs
+    ("impact", "impact.py", 'Need.RESTART, "processors', 'Need.NOTHING, "processors'),
+    ("impact", "impact.py", "key=lambda need: need.rank", "key=lambda need: -need.rank"),
+    ("impact", "impact.py", "if before.get(e.name) != _content(e)", "if e.name not in before"),
+    ("impact", "impact.py", "if is_forwarded and _find_port", "if _find_port"),
+    ("impact", "impact.py", "if after[name] != disk:", "if False:"),
+    # how an instance gets another model
+    ("renewal", "renewal.py", "if keeps_way_back or current", "if current"),
+    ("renewal", "renewal.py", " or current.image_digest != image_digest:", ":"),
+    ("renewal", "renewal.py", "need.rank >= Need.OS_SWAP.rank", "need.rank > Need.OS_SWAP.rank"),
+    ("renewal", "renewal.py", "run.name not in renewal.reruns and run", "run"),
+    ("renewal", "renewal.py", "generation.prepared and not restarts", "generation.prepared"),
+    ("renewal", "renewal.py", "run.finished_at is None for run", "False for run"),
+    (
+        "renewal",
+        "upgrade.py",
+        "verdict.is_healthy and not is_restart_due(situation)",
+        "verdict.is_healthy",
+    ),
+    # when a model is rolled out by itself
+    (
+        "rollout",
+        "rollout.py",
+        "if running is not None and not running.code.is_final:",
+        "if False:",
+    ),
+    (
+        "rollout",
+        "rollout.py",
+        "if running is not None and not running.code.is_final:",
+        "if running is not None:",
+    ),
+    ("rollout", "rollout.py", "UpgradeMode.ROLLING and outdated:", "UpgradeMode.ROLLING:"),
+    ("rollout", "rollout.py", " if mode is UpgradeMode.AUTOMATIC else ()", ""),
+    ("rollout", "rollout.py", "s.current.model_revision < scale_set", "False and scale_set"),
+    ("rollout", "rollout.py", "        and not domain.is_stale\n", ""),
+    ("rollout", "plan.py", "    if rollout.decisions:\n        return rollout\n", ""),
 ]
 # A mutant whose text is the same shows that the check itself can tell dead from alive.
 ALIVE = ("upgrade.py", "def plan_upgrade(", "def plan_upgrade(")
@@ -319,5 +368,9 @@ def test_each_main_rule_has_at_least_three_mutants():
         "chance",
         "due",
         "opt-out",
+        "target",
+        "impact",
+        "renewal",
+        "rollout",
     ):
         assert rules.count(rule) >= 3, rule

@@ -3,9 +3,11 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from labctl.model.instance import Wanted
-from labctl.model.spec import Extension
-from labctl.model.upgrade import MemberState, UpgradeCode
+from labctl.model.spec import Extension, MachineSize
+from labctl.model.upgrade import MemberState, UpgradeCode, UpgradePurpose
 from labctl.planner import Preview, PreviewBatch, preview
 from tests.planner.world import (
     NEW,
@@ -88,6 +90,23 @@ def test_it_foresees_the_batches_that_then_happen():
         assert upgrade is not None
         assert upgrade.code is UpgradeCode.COMPLETED
         assert {m.state for m in upgrade.members} == {MemberState.SUCCEEDED}
+
+
+@pytest.mark.parametrize(
+    "change", [{"size": MachineSize(vcpus=2)}, {"extensions_time_budget": timedelta(minutes=20)}]
+)
+def test_it_foresees_an_upgrade_to_a_model_on_the_same_image(change):
+    """With restarts, and with nothing to do but to record it."""
+    scale_set = make_set(6)
+    spec = scale_set.spec.model_copy(update=change)
+    changed = replace(scale_set, spec=spec, models=scale_set.models | {2: spec}, model_revision=2)
+    found = foresee(changed, OLD)
+    assert [b.instances for b in found.batches] == [(f"web_{n}",) for n in range(6)]
+    assert found.batches[0].reason == "batch 1 of 6 to 1.0.0 with model 2: at most 1 of 6 at once"
+    goal = {"target_version": OLD, "target_digest": digest(OLD), "purpose": UpgradePurpose.MODEL}
+    world = World(scale_set=upgrading(changed, restores=False, **goal)).run()
+    assert world.batches == [b.instances for b in found.batches]
+    assert {i.generation for i in world.scale_set.instances} == {1}
 
 
 def test_a_thousand_instances_are_foreseen_in_no_time():

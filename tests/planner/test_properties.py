@@ -9,7 +9,7 @@ from hypothesis import given
 from labctl.model.instance import Wanted
 from labctl.model.upgrade import MemberState
 from labctl.planner import judge_health
-from tests.planner.scenarios import Scenario, make_world, scenarios
+from tests.planner.scenarios import Scenario, make_world, model_scenarios, scenarios
 from tests.planner.world import T0, World
 
 
@@ -20,6 +20,26 @@ def test_every_run_keeps_the_rules_and_ends_well(scenario: Scenario):
     check_upgrade_has_ended(world)
     check_restored_have_the_disk_of_before(world)
     check_as_many_as_wanted_and_no_disk_too_many(world)
+
+
+@pytest.mark.timeout(900)
+@given(model_scenarios)
+def test_every_run_to_a_new_model_keeps_the_rules_and_ends_well(scenario: Scenario):
+    world = make_world(scenario).run(turns=4000)
+    check_upgrade_has_ended(world)
+    check_restored_have_the_disk_of_before(world)
+    check_as_many_as_wanted_and_no_disk_too_many(world)
+    check_no_disk_for_what_needs_none(scenario, world)
+    assert world.scale_set.rollout is None
+
+
+def check_no_disk_for_what_needs_none(scenario: Scenario, world: World) -> None:
+    """Only where a way back is kept, the image changes, or custom data does."""
+    has_swaps = any(kind == "model" for _, kind, _ in scenario.events)
+    if scenario.restores or not scenario.keeps_image or scenario.model == "swap" or has_swaps:
+        return
+    assert all(i.generation == 1 for i in world.scale_set.instances)
+    assert not any(line.split()[1] == "Define" and " 2:" in line for line in world.log)
 
 
 def check_upgrade_has_ended(world: World) -> None:

@@ -50,7 +50,7 @@ from labctl.planner.foresight import (
     record,
     settle_member,
 )
-from tests.planner.rules import check_rules, is_through
+from tests.planner.rules import check_rules, is_restart_asked, is_through
 
 T0 = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 MIB = 2**20
@@ -182,6 +182,7 @@ class Script:
     boots: Callable[[str, str, int], bool] = lambda name, version, generation: True
     extends: Callable[[str, str, int], bool] = lambda name, version, generation: True
     memory: int = 2**50  # of the host, bytes
+    new_model: int | None = None  # from this model on, an instance answers as on the image NEW
     shuffle: random.Random | None = None
 
 
@@ -282,6 +283,12 @@ class World:
         kept = tuple(i for i in changed.values() if i is not None)
         self.scale_set = replace(self.scale_set, instances=kept)
 
+    def _version(self, instance: Instance) -> str:
+        """What its script goes by: one that is to restart still runs what it ran."""
+        new, current = self.script.new_model, instance.current
+        is_new = new is not None and current.model_revision >= new
+        return NEW if is_new and not is_restart_asked(instance) else current.image_version
+
     def find(self, name: str) -> Instance:
         return next(i for i in self.scale_set.instances if i.name == name)
 
@@ -291,7 +298,7 @@ class World:
         if action.instance not in {i.name for i in self.scale_set.instances}:
             return
         instance = self.find(action.instance)
-        key = (instance.name, instance.current.image_version, instance.generation)
+        key = (instance.name, self._version(instance), instance.generation)
         match action:
             case AwaitReady() if instance.domain.power is not Power.RUNNING:
                 return  # it went off meanwhile
@@ -322,9 +329,7 @@ class World:
         """When its health changes by itself from now on."""
         if not is_through(self.scale_set, instance):
             return []
-        delay = self.script.health(
-            instance.name, instance.current.image_version, instance.generation
-        )
+        delay = self.script.health(instance.name, self._version(instance), instance.generation)
         ready_at = instance.current.ready_at
         assert ready_at is not None
         moment = ready_at + timedelta(seconds=delay or 0)
@@ -338,14 +343,14 @@ class World:
                 instance.name,
                 lambda i, health=health: replace(i, health=health),  # type: ignore[misc]
             )
-            if is_through(self.scale_set, instance):
+            if is_through(self.scale_set, instance) and not is_restart_asked(instance):
                 self.scale_set = settle_member(self.scale_set, instance.name, self.now)
 
     def _find_health(self, instance: Instance) -> Health:
         current = instance.current
         if not instance.is_settled or current.ready_at is None:
             return NOT_CHECKED
-        delay = self.script.health(instance.name, current.image_version, current.number)
+        delay = self.script.health(instance.name, self._version(instance), current.number)
         sick_at = self.sick.get(instance.name)
         if delay is None or (sick_at is not None and sick_at <= self.now):
             since = max(current.ready_at, sick_at or current.ready_at)

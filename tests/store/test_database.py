@@ -3,11 +3,12 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
 from labctl.errors import HostError
 from labctl.model.event import EventKind
@@ -131,3 +132,48 @@ def _note(connection, message, *, at=NOW, instance=None):
         kind=EventKind.STEP,
         message=message,
     )
+
+
+def test_a_store_of_before_keeps_its_rows_and_learns_what_its_images_stand_for(tmp_path):
+    path = tmp_path / "labctl.db"
+    moment = "2026-11-23T00:00:00.000000+00:00"
+    earlier = "2026-11-22T00:00:00.000000+00:00"
+    engine = create_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for name in ("web", "new"):
+            connection.execute(
+                text(
+                    "INSERT INTO scale_set (name, model_revision, image_version, image_digest, "
+                    "is_deleting, next_ordinal, created_at) VALUES (:name, 3, '1.0.0', 'd', 0, 0, "
+                    ":moment)"
+                ),
+                {"name": name, "moment": moment},
+            )
+            connection.execute(
+                text("INSERT INTO model VALUES (:name, 1, '{}', :moment)"),
+                {"name": name, "moment": moment},
+            )
+        rows = [("web", "Completed", 2, moment), ("web", "Faulted", 3, moment)]
+        for name, code, revision, at in [*rows, ("new", "Completed", 2, earlier)]:
+            connection.execute(
+                text(
+                    "INSERT INTO upgrade (scale_set, started_by, target_version, target_digest, "
+                    "model_revision, policy, health_timeout, restores, code, started_at, batches) "
+                    "VALUES (:name, 'User', '1.0.0', 'd', :revision, '{}', 1, 0, :code, :at, 0)"
+                ),
+                {"name": name, "code": code, "revision": revision, "at": at},
+            )
+    engine.dispose()
+    database = Database(path)
+    with database.read() as connection:
+        assert connection.execute(
+            text("SELECT name, image_revision, rollout_asked_at FROM scale_set ORDER BY name")
+        ).all() == [("new", 1, None), ("web", 2, None)]
+        assert connection.execute(text("SELECT count(*) FROM model")).scalar() == 2
+        purposes = connection.execute(text("SELECT purpose FROM upgrade")).scalars().all()
+        assert purposes == ["OsImage"] * 3
+    database.close()
