@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROWS = [line for line in README.splitlines() if line.startswith("| ")]
 SHARED = {"--state-dir", "--uri", "--output", "--verbose", "--help"}
-IMAGE_COMMANDS = ("build", "import", "list", "show", "publish", "exclude", "delete")
+IMAGE_COMMANDS = (
+    *("build", "import", "list", "show", "publish", "exclude", "delete"),
+    *("publishers", "offers", "skus", "versions", "pull"),
+)
 
 
 def _commands() -> Iterator[str]:

@@ -306,3 +306,18 @@ def _row(image: ImageVersion, versions: tuple[ImageVersion, ...] = ()) -> dict[s
 
 def _megabytes(size: int) -> str:
     return f"{size / 2**20:.1f}"
+
+
+def _add_publishers() -> None:
+    """Add the commands of `cli/publisher.py`."""
+    from labctl.cli import publisher
+
+    add = app.command
+    add("publishers", short_help="List the publishers of images")(publisher.publishers)
+    add("offers", short_help="List what a publisher offers")(publisher.offers)
+    add("skus", short_help="List the SKUs of an offer")(publisher.skus)
+    add("versions", short_help="List the versions of a SKU")(publisher.versions)
+    add("pull", short_help="Download, verify and import an image")(publisher.pull)
+
+
+_add_publishers()
