@@ -28,6 +28,7 @@ _UPGRADE = "labctl.cli.upgrade"
 _IMAGE = "labctl.cli.image"
 _OFFER = "labctl.cli.offer"
 _ROLLOUT = "labctl.cli.rollout"
+_PUBLISHER = "labctl.cli.publisher"
 _MODEL = "labctl.cli.model"
 
 
@@ -102,6 +103,11 @@ TREE: Mapping[str, Leaf | Branch] = {
             "retire": _leaf(_OFFER, "retire", "Set the end of life of an image"),
             "watch": _leaf(_ROLLOUT, "watch", "Tell which scale sets would take which image"),
             "delete": _leaf(_IMAGE, "delete", "Delete an image that nothing uses"),
+            "publishers": _leaf(_PUBLISHER, "publishers", "List the publishers of images"),
+            "offers": _leaf(_PUBLISHER, "offers", "List what a publisher offers"),
+            "skus": _leaf(_PUBLISHER, "skus", "List the SKUs of an offer"),
+            "versions": _leaf(_PUBLISHER, "versions", "List the versions of a SKU"),
+            "pull": _leaf(_PUBLISHER, "pull", "Download, verify and import an image"),
         },
     ),
     "serve": _leaf(

@@ -1,0 +1,1 @@
+"""Publishers of cloud images: their indexes, their files, their signatures."""
