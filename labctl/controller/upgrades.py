@@ -9,8 +9,8 @@ from labctl.errors import RefusedError
 from labctl.model.event import EventKind
 from labctl.model.image import ImageVersion
 from labctl.model.plan import ScaleSet
-from labctl.model.upgrade import Member, StartedBy
-from labctl.planner import admit_upgrade
+from labctl.model.upgrade import StartedBy
+from labctl.planner import admit_upgrade, make_members
 from labctl.store.events import add_event
 from labctl.store.gallery import resolve
 from labctl.store.scale_sets import load_view
@@ -96,14 +96,7 @@ def start_upgrade(
         policy=scale_set.spec.upgrade_policy.rolling_upgrade_policy,
         health_timeout=scale_set.spec.upgrade_policy.health_timeout,
         restores=restores,
-        members=tuple(
-            Member(
-                instance=instance.name,
-                ordinal=instance.ordinal,
-                from_version=instance.current.image_version,
-            )
-            for instance in scale_set.instances
-        ),
+        members=make_members(scale_set),
         now=now,
     )
     add_event(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from labctl.model.custom_metrics import UpgradeWish, read_upgrade_wish
 from labctl.model.instance import Wanted
 from labctl.model.plan import (
     BeginBatch,
@@ -15,7 +16,9 @@ from labctl.model.plan import (
 from labctl.model.upgrade import Member, MemberState, StartedBy, Upgrade
 from labctl.planner.admission import Refusal, admit_upgrade
 from labctl.planner.foresight import record, succeed
+from labctl.planner.health import judge
 from labctl.planner.plan import plan
+from labctl.planner.situation import Situation, survey
 
 # When each instance boots depends on the host and changes no batch.
 _BOUNDLESS = HostCapacity(boots_at_once=10**6, free_memory=2**60, overhead_per_instance=0)
@@ -28,6 +31,7 @@ class PreviewBatch:
     number: int
     instances: tuple[str, ...]
     reason: str
+    phase: int | None = None  # None: the last one, or there are none
     after_pause: timedelta  # since the batch before it ended
 
 
@@ -74,11 +78,28 @@ def preview(
 
 
 def make_members(scale_set: ScaleSet) -> tuple[Member, ...]:
-    """Everybody who takes part in an upgrade that starts now, by ordinal."""
+    """Everybody who takes part in an upgrade that starts now, by ordinal.
+
+    Custom metrics are read here, once: what applications tell later is for the next upgrade.
+    """
     return tuple(
-        Member(instance=i.name, ordinal=i.ordinal, from_version=i.current.image_version)
-        for i in sorted(scale_set.instances, key=lambda i: i.ordinal)
-        if i.wanted is not Wanted.DELETED
+        _make_member(situation)
+        for situation in survey(scale_set)
+        if situation.instance.wanted is not Wanted.DELETED
+    )
+
+
+def _make_member(situation: Situation) -> Member:
+    instance, source = situation.instance, situation.model.health.application_health
+    is_told = source is not None and source.is_rich
+    wish = read_upgrade_wish(instance.health.custom_metrics) if is_told else UpgradeWish()
+    return Member(
+        instance=instance.name,
+        ordinal=instance.ordinal,
+        from_version=instance.current.image_version,
+        # Only a healthy one has a place in the order; to leave one alone never needs its health.
+        phase=wish.phase if judge(situation).is_healthy else None,
+        skips_upgrade=wish.skips,
     )
 
 
@@ -113,9 +134,11 @@ def _walk(scale_set: ScaleSet, now: datetime) -> Preview:
 
 def _describe(scale_set: ScaleSet, decision: BeginBatch, now: datetime) -> PreviewBatch:
     ended_at = scale_set.upgrade.batch_ended_at if scale_set.upgrade else None
+    members = scale_set.upgrade.members if scale_set.upgrade else ()
     return PreviewBatch(
         number=decision.batch,
         instances=decision.instances,
         reason=decision.reason,
+        phase=next((m.phase for m in members if m.instance in decision.instances), None),
         after_pause=now - ended_at if ended_at else timedelta(0),
     )

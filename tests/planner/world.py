@@ -31,8 +31,8 @@ from labctl.model.plan import (
     Stop,
 )
 from labctl.model.spec import (
+    ApplicationHealth,
     Extension,
-    HealthProbe,
     ImageReference,
     RollingUpgradePolicy,
     ScaleSetSpec,
@@ -82,7 +82,9 @@ def make_spec(capacity: int, **changes: Any) -> ScaleSetSpec:
         "capacity": capacity,
         "image": ImageReference(definition="tiny"),
         "extensions": (Extension(name="app", script="true"),),
-        "health": HealthSpec(application_health=HealthProbe(port=8080, request_path="/health")),
+        "health": HealthSpec(
+            application_health=ApplicationHealth(port=8080, request_path="/health")
+        ),
     }
     return ScaleSetSpec(**(values | changes))
 
