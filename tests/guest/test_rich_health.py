@@ -1,6 +1,7 @@
 """Rich health states (2.0): one contract for both agents, agent.py and agent.sh."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -208,3 +209,21 @@ def test_an_answer_in_chunks_of_a_server_that_does_not_hang_up_is_read(kind, tmp
         agent.wait(lambda: state_of(agent) == "Healthy")
     finally:
         agent.stop()
+
+
+def test_the_python_agent_stays_small_with_rich_answers_over_https(tmp_path):
+    application = Application(tls=self_signed(tmp_path / "tls.pem"))
+    application.body = says(**HEALTHY, customMetrics=METRICS, padding="x" * 7000)
+    agent = Agent("py", tmp_path)
+    agent.start(
+        appPort=application.port, protocol="https", typeHandlerVersion="2.0", gracePeriodSeconds=60
+    )
+    try:
+        agent.wait(lambda: state_of(agent) == "Healthy")
+        agent.wait(lambda: len(application.paths) >= 5)
+        status = Path(f"/proc/{agent.process.pid}/status").read_text()
+    finally:
+        agent.stop()
+        application.close()
+    resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    assert int(resident.split()[1]) < 20_000  # kB

@@ -20,13 +20,16 @@ from tests.planner.happenings import (
 from tests.planner.world import (
     MIB,
     NEW,
+    RICH,
     PlanFunction,
     Script,
     World,
+    make_metrics,
     make_policy,
     make_set,
     make_spec,
     real_plan,
+    telling,
     upgrading,
 )
 
@@ -49,7 +52,11 @@ class Scenario:
     stubborn: tuple[bool, ...]  # does not boot on the old image again, by ordinal
     events: tuple[tuple[int, str, int], ...]
     seed: int
+    # By ordinal, (phase, asks to be skipped); empty: binary health, nothing is told.
+    wishes: tuple[tuple[int | None, bool], ...] = ()
 
+
+WISHES = ((None, False), (0, False), (1, False), (1, False), (7, False), (None, True), (0, True))
 
 scenarios = st.builds(
     Scenario,
@@ -68,6 +75,7 @@ scenarios = st.builds(
         st.tuples(st.integers(0, 400), st.sampled_from(EVENTS), st.integers(0, 14)), max_size=8
     ).map(tuple),
     seed=st.integers(0, 2**16),
+    wishes=st.one_of(st.just(()), st.tuples(*[st.sampled_from(WISHES)] * 16)),
 )
 
 ready_after = {"well": 4, "slow": 250, "too slow": 400, "never": None}
@@ -81,8 +89,12 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         pause_time_between_batches=timedelta(seconds=scenario.pause),
         prioritize_unhealthy_instances=scenario.prioritizes,
     )
-    spec = make_spec(scenario.count, upgrade_policy=policy)
-    scale_set = make_set(scenario.count, spec=spec)
+    metrics = {
+        f"web_{ordinal}": make_metrics(phase, skips=skips)
+        for ordinal, (phase, skips) in enumerate(scenario.wishes)
+    }
+    spec = make_spec(scenario.count, upgrade_policy=policy, **({"health": RICH} if metrics else {}))
+    scale_set = telling(make_set(scenario.count, spec=spec), metrics)
     capacity = replace(scale_set.capacity, boots_at_once=scenario.boots_at_once)
     scale_set = upgrading(replace(scale_set, capacity=capacity), restores=scenario.restores)
 
@@ -98,6 +110,7 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         health=lambda name, version, _: ready_after.get(fate(name, version), 4),
         boots=boots,
         extends=lambda name, version, _: fate(name, version) != "no extension",
+        metrics=lambda name: metrics.get(name, ""),
         memory=(16 + scenario.spare) * 640 * MIB,
         shuffle=random.Random(scenario.seed),
     )
