@@ -127,9 +127,9 @@ why() { # OUTPUT
     echo "${reason:-timed out}"
 }
 
-# Reads a whole HTTP answer; prints its first line, the state that its JSON tells (Unknown when none),
-# and the custom metrics, as they stand between quotes in JSON. Keys may have any case. A recursive
-# descent over `rest`, which only ever gets shorter.
+# Reads the body of an answer; prints the state that its JSON tells (Unknown when none), and the custom
+# metrics, as they stand between quotes in JSON. Keys may have any case. A recursive descent over
+# `rest`, which only ever gets shorter.
 # shellcheck disable=SC2016  # awk's own variables
 rich_reader='
 function fail() { has_failed = 1; rest = "" }
@@ -184,12 +184,9 @@ function note(key, value,   word) {
         if (length(metrics) > 4096) metrics = ""
     }
 }
-{ answer = answer $0 "\n" }
+{ rest = rest $0 "\n" }
 END {
     text = "^\"([^\"\\\\\001-\037]|\\\\[\"\\\\/bfnrt]|\\\\u[0-9a-fA-F][0-9a-fA-F][0-9a-fA-F][0-9a-fA-F])*\""
-    gsub(/\r\n/, "\n", answer)
-    first = substr(answer, 1, index(answer, "\n") - 1)
-    rest = match(answer, /\n\n/) ? substr(answer, RSTART) : ""
     # What stands around the object, such as the lengths of chunks, is passed over.
     start = index(rest, "{")
     end = match(rest, /[}][^}]*$/)
@@ -197,15 +194,16 @@ END {
     if (rest == "") fail()
     else take_value(0)
     if (has_failed || rest != "" || told == "") { told = "Unknown"; metrics = "" }
-    gsub(/[^ -~]/, "", first)
     gsub(/[^ -~]/, "", metrics)
-    print first "\n" told "\n" metrics "\n."
+    print told "\n" metrics "\n."
 }'
 
-# Takes apart what rich_reader printed: output, told, told_metrics.
-split_rich() {
-    told=${output#*"$nl"}
-    output=${output%%"$nl"*}
+# Sets told and told_metrics by the body. On an emulated processor each process costs some
+# milliseconds, and an application mostly answers what it did before: then nothing is started.
+read_body() { # BODY
+    [ "$1" != "$last_body" ] || return 0
+    last_body=$1
+    told=$(printf '%s' "$1" | awk "$rich_reader")
     told_metrics=${told#*"$nl"}
     told=${told%%"$nl"*}
     told_metrics=${told_metrics%%"$nl"*}
@@ -213,7 +211,6 @@ split_rich() {
 
 ask() { # sets result (Healthy, Unhealthy, Unknown), seen, and metrics where there are some
     result=$silence
-    told=
     case $protocol in
     tcp)
         if output=$(timeout "$interval" nc 127.0.0.1 "$app_port" -e true 2>&1); then
@@ -246,6 +243,7 @@ judge() { # by the status code, or by what the body of a 2xx says
         return
     fi
     case $code in 2[0-9][0-9]) ;; *) return ;; esac
+    read_body "$body"
     if [ "$told" = Unknown ]; then
         seen="$seen, without a valid ApplicationHealthState"
     else
@@ -253,33 +251,37 @@ judge() { # by the status code, or by what the body of a 2xx says
     fi
 }
 
-ask_http() { # sets output to the first line
-    # Who is asked in 1.0 does not answer in chunks.
-    http=HTTP/1.1
-    [ -z "$is_rich" ] || http=HTTP/1.0
-    request=$(printf 'GET %s %s\r\nHost: 127.0.0.1:%s\r\n%s\r\nConnection: close\r\n\r\n.' \
-        "$request_path" "$http" "$app_port" 'User-Agent: labctl-health')
-    if [ -n "$is_rich" ]; then
-        output=$(printf '%s' "${request%.}" | timeout "$interval" nc 127.0.0.1 "$app_port" 2>&1 |
-            head -c 8192 | awk "$rich_reader")
-        split_rich
-    else
-        output=$(printf '%s' "${request%.}" | timeout "$interval" nc 127.0.0.1 "$app_port" 2>&1 |
-            head -c 512 | head -n 1 | tr -d '\000\r')
+ask_http() { # sets output to the first line, body to what follows the head
+    if [ -z "$request" ]; then
+        # Who is asked in 1.0 does not answer in chunks.
+        http=HTTP/1.1
+        [ -z "$is_rich" ] || http=HTTP/1.0
+        # Without the last newline: the here-document has one of its own, and a byte too many would
+        # make a server that closes reset the connection.
+        request=$(printf 'GET %s %s\r\nHost: 127.0.0.1:%s\r\n%s\r\nConnection: close\r\n\r' \
+            "$request_path" "$http" "$app_port" 'User-Agent: labctl-health')
     fi
+    # A here-document is written by the shell itself. Some shells complain about NULs in answers.
+    answer=$(timeout "$interval" nc 127.0.0.1 "$app_port" 2>&1 <<END | head -c 8192
+$request
+END
+    ) 2>/dev/null
+    output=${answer%%"$nl"*}
+    output=${output%"$cr"}
+    case $answer in
+    *"$cr$nl$cr$nl"*) body=${answer#*"$cr$nl$cr$nl"} ;;
+    *"$nl$nl"*) body=${answer#*"$nl$nl"} ;;
+    *) body= ;;
+    esac
 }
 
 ask_https() { # sets output to the first line; wget follows redirections, it is the application's own
     url=https://127.0.0.1:$app_port$request_path
+    body=
     if [ -n "$is_rich" ]; then
-        timeout "$interval" wget -S -q -O - --no-check-certificate "$url" 2>"$directory/heads" |
-            head -c 8192 >"$directory/body"
-        output=$({
-            grep -a -E '^ *HTTP/|^wget: ' "$directory/heads" | head -n 1
-            echo
-            cat "$directory/body"
-        } | awk "$rich_reader")
-        split_rich
+        body=$(timeout "$interval" wget -S -q -O - --no-check-certificate "$url" \
+            2>"$directory/heads" | head -c 8192) 2>/dev/null
+        output=$(grep -a -E '^ *HTTP/|^wget: ' "$directory/heads" | head -n 1)
     else
         output=$(timeout "$interval" wget -S -q -O /dev/null --no-check-certificate "$url" 2>&1 |
             grep -a -E '^ *HTTP/|^wget: ' | head -n 1)
@@ -291,10 +293,14 @@ ask_https() { # sets output to the first line; wget follows redirections, it is 
     esac
 }
 
+# Written when it says something else, and twice a minute as a sign of life, which `answer` wants.
 save() { # DIRECTORY
     uptime_seconds
-    printf '%s\n%s\n%s\n%s\n%s\n' "$up" "$state" "$since" "$shown" "$metrics" >"$1/state.part"
+    verdict="$state$nl$since$nl$shown$nl$metrics"
+    [ "$verdict" != "$saved" ] || [ $((up - saved_at)) -ge 30 ] || return 0
+    printf '%s\n%s\n' "$up" "$verdict" >"$1/state.part"
     mv "$1/state.part" "$1/state"
+    saved=$verdict saved_at=$up
 }
 
 # Sets is_settled when the result is to become the state.
@@ -347,6 +353,7 @@ watch() { # DIRECTORY
 main() { # DIRECTORY
     read_config "$1"
     state=Initializing shown='not probed yet' detail='' metrics='' since=$(date +%s)
+    request='' last_body=. told='' saved='' saved_at=0
     save "$1"
     shell=$(readlink -f /proc/$$/exe)
     case $shell in

@@ -152,7 +152,7 @@ MUTANTS = [
     ("skip", "preview.py", " if is_told else UpgradeWish()", ""),
     # rich states: who is initializing is waited for
     ("initializing", "batch.py", " or is_initializing(situation)", ""),
-    ("initializing", "health.py", "        and source.is_rich\n", ""),
+    ("initializing", "health.py", " and source.is_rich", ""),
     (
         "initializing",
         "health.py",
