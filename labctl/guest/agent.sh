@@ -300,11 +300,12 @@ ask_https() { # sets output to the first line; wget follows redirections, it is 
     esac
 }
 
-# Written when it says something else, and twice a minute as a sign of life, which `answer` wants.
+# Written when it says something else, and now and then as a sign of life: often enough that `answer`,
+# which wants one, does not take a slow guest for a dead agent.
 save() { # DIRECTORY
     uptime_seconds
     verdict="$state$nl$since$nl$shown$nl$metrics"
-    [ "$verdict" != "$saved" ] || [ $((up - saved_at)) -ge 30 ] || return 0
+    [ "$verdict" != "$saved" ] || [ $((up - saved_at)) -ge 15 ] || return 0
     printf '%s\n%s\n' "$up" "$verdict" >"$1/state.part"
     mv "$1/state.part" "$1/state"
     saved=$verdict saved_at=$up
