@@ -42,6 +42,7 @@ def describe_instance(
         "power": instance.domain.power.value,
         "health": describe_health(instance, view),
         "healthDetail": instance.health.detail,
+        "customMetrics": instance.health.custom_metrics or None,
         "ssh": f"{target.host}:{target.port}",
         "wanted": instance.wanted.value,
         "modelRevision": instance.current.model_revision,

@@ -55,6 +55,7 @@ def plan(name: Name, version: Version = None) -> None:
         "batches": [
             {
                 "number": batch.number,
+                "phase": batch.phase,
                 "instances": batch.instances,
                 "reason": batch.reason,
                 "afterPause": batch.after_pause,
@@ -342,6 +343,7 @@ def _as_document(upgrade: "Upgrade") -> dict[str, Any]:
             {
                 "instance": member.instance,
                 "state": member.state.value,
+                "phase": member.phase,
                 "batch": member.batch,
                 "from": member.from_version,
                 "fromGeneration": member.from_generation,

@@ -28,7 +28,7 @@ from labctl.guest.boot_script import (
 )
 from labctl.model.instance import Generation, Identity, Instance
 from labctl.model.plan import ScaleSet
-from labctl.model.spec import HealthProbe, Protocol, ScaleSetSpec
+from labctl.model.spec import ApplicationHealth, HealthProbe, Protocol, ScaleSetSpec
 from labctl.store.data_disks import DataDiskRow
 
 GUEST_USER = "labctl"
@@ -234,7 +234,7 @@ def _reach(identity: Identity, forwarded: int, guest_port: int) -> tuple[str, in
     return identity.address, guest_port
 
 
-def _agent_config(agent: HealthProbe, identity: Identity) -> AgentConfig:
+def _agent_config(agent: ApplicationHealth, identity: Identity) -> AgentConfig:
     return AgentConfig(
         token=identity.agent_token,
         port=AGENT_PORT,
@@ -243,6 +243,8 @@ def _agent_config(agent: HealthProbe, identity: Identity) -> AgentConfig:
         request_path=agent.request_path,
         interval=agent.interval,
         number_of_probes=agent.number_of_probes,
+        type_handler_version=agent.type_handler_version,
+        grace_period=agent.grace_period,
     )
 
 

@@ -19,7 +19,6 @@ from labctl.model.instance import (
     NO_DOMAIN,
     DomainFacts,
     Failure,
-    HealthState,
     Identity,
     Instance,
     Power,
@@ -190,10 +189,12 @@ class Observer:
             )
         changed = self._prober.step(now)
         if changed and self._writes:
+            before = {i.name: (i.health.state, i.health.detail) for i in view.instances}
             with self._lab.database.write() as connection:
                 for name, health in changed.items():
                     save_health(connection, name, health)
-                    if health.state is not HealthState.INITIALIZING:
+                    # Custom metrics alone are no event: some applications count in them.
+                    if before.get(name) != (health.state, health.detail):
                         add_event(
                             connection,
                             at=now,

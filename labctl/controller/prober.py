@@ -38,6 +38,7 @@ class _Watched:
     samples: deque[Sample] = field(default_factory=lambda: deque(maxlen=KEPT_SAMPLES))
     streak: int = 0
     is_judged: bool = False  # have enough answers come for a verdict?
+    has_been_healthy: bool = False
     streak_began_at: datetime | None = None
     due: datetime | None = None  # None: at once
     asked: Future[ProbeResult] | None = None
@@ -119,8 +120,7 @@ class Prober:
             if watched.asked is not None and watched.asked.done():
                 self._take(watched, watched.asked.result(), now)
                 is_known = watched.health.state is HealthState.INITIALIZING or (
-                    watched.stored.state is watched.health.state
-                    and watched.stored.detail == watched.health.detail
+                    replace(watched.stored, since=watched.health.since) == watched.health
                 )
                 if not is_known:
                     watched.stored = changed[instance] = watched.health
@@ -138,18 +138,23 @@ class Prober:
             watched.streak_began_at = now
         watched.samples.append(Sample(at=now, state=result.state, detail=result.detail))
         needed = watched.needed
-        if result.state is HealthState.UNKNOWN:
+        if result.is_silence:
             needed = max(needed, _UNREACHABLE_IN_A_ROW)
         watched.is_judged = watched.is_judged or watched.streak >= needed
-        if watched.streak >= needed and (
-            watched.health.state is not result.state or watched.health.detail != result.detail
-        ):
+        # Who does not answer has taken nothing back.
+        metrics = watched.stored.custom_metrics if result.is_silence else result.custom_metrics
+        told = replace(
+            watched.health, state=result.state, detail=result.detail, custom_metrics=metrics
+        )
+        if watched.streak >= needed and watched.health != told:
             same = watched.stored.state is result.state
-            watched.health = Health(
-                state=result.state,
-                since=watched.stored.since if same else now,
-                detail=result.detail,
-            )
-        healthy = watched.health.state is HealthState.HEALTHY and watched.streak >= needed
-        pace = max(_FAST, (now - watched.streak_began_at) * _SLOWING)
-        watched.due = now + (watched.interval if healthy else min(pace, watched.interval))
+            since = watched.stored.since if same else None
+            watched.health = replace(told, since=since or now)
+        is_healthy = watched.health.state is HealthState.HEALTHY
+        watched.has_been_healthy = watched.has_been_healthy or is_healthy
+        pace = min(max(_FAST, (now - watched.streak_began_at) * _SLOWING), watched.interval)
+        # 3 probes, 10 s apart: who was healthy is unhealthy after 20 s without a good answer, not
+        # after the second that three hasty questions take; and well again after as long.
+        is_counting = watched.has_been_healthy and watched.streak < needed and not result.is_silence
+        is_steady = is_healthy and watched.streak >= needed
+        watched.due = now + (watched.interval if is_steady or is_counting else pace)

@@ -17,6 +17,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from labctl.model.instance import HealthState
 
 _BODY_LIMIT = 64 * 1024  # bytes
+_METRICS_LIMIT = 4096  # characters
 _SETTLE = 0.5  # seconds in which a forwarded port hangs up when nobody listens behind it
 
 # An application's certificate names its service, not the port that labctl asks.
@@ -63,6 +64,8 @@ class ProbeResult:
 
     state: HealthState
     detail: str  # "HTTP 503 from /health"
+    custom_metrics: str = ""
+    is_silence: bool = False  # nobody answered: the agent has not said Unknown, labctl does
 
 
 def check(target: ProbeTarget, *, timeout: timedelta) -> ProbeResult:
@@ -90,9 +93,14 @@ def _ask_agent(target: AgentTarget, timeout: timedelta) -> ProbeResult:
     try:
         document: Any = json.loads(body)
         state, detail = HealthState(document["state"]), str(document["detail"])[:500]
-    except (ValueError, KeyError, TypeError):
+        metrics = str(document.get("customMetrics", ""))
+    except (ValueError, KeyError, TypeError, AttributeError):
         return _unknown(f"no health agent answers, but something else (HTTP {status})")
-    return ProbeResult(state=state, detail=detail)
+    # It is an application's text, and will be printed: nothing that a terminal acts on.
+    metrics = "".join(character for character in metrics if character.isprintable())
+    if len(metrics) > _METRICS_LIMIT:
+        metrics = ""
+    return ProbeResult(state=state, detail=detail, custom_metrics=metrics)
 
 
 def _ask_application(target: HttpTarget, timeout: timedelta) -> ProbeResult:
@@ -244,7 +252,7 @@ def _get(url: str, headers: dict[str, str], timeout: timedelta) -> tuple[int, by
 
 
 def _unknown(detail: str) -> ProbeResult:
-    return ProbeResult(state=HealthState.UNKNOWN, detail=detail)
+    return ProbeResult(state=HealthState.UNKNOWN, detail=detail, is_silence=True)
 
 
 def _unhealthy(detail: str) -> ProbeResult:

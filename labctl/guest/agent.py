@@ -22,6 +22,9 @@ REQUEST_LIMIT = 8192  # bytes of a request's head
 REQUEST_SECONDS = 5.0  # a client that is slower is dropped
 CLIENTS = 8  # at once; more wait in the kernel's queue
 EAGER_SECONDS = 300.0  # so long after the start, a not yet healthy application is asked each second
+ANSWER_LIMIT = 8192  # bytes of a rich answer, head and body
+METRICS_LIMIT = 4096  # characters
+INITIALIZING, HEALTHY, UNHEALTHY, UNKNOWN = "Initializing", "Healthy", "Unhealthy", "Unknown"
 
 
 class Agent:
@@ -35,9 +38,15 @@ class Agent:
         self.path = config.get("requestPath") or "/"
         self.interval = float(config.get("intervalSeconds", 5))
         self.needed = int(config.get("numberOfProbes", 1))
+        # 1.0: the status code tells all. 2.0: the body tells, and Initializing and Unknown exist.
+        self.is_rich = config.get("typeHandlerVersion") == "2.0"
+        self.grace = float(config.get("gracePeriodSeconds", self.interval * self.needed))
+        has_body = self.is_rich and self.protocol != "tcp"
+        self.silence = UNKNOWN if has_body else UNHEALTHY  # what no usable answer means
+        self.custom_metrics = ""
         self.boot_id = read_boot_id()
         self.started = time.monotonic()
-        self.state = "Initializing"
+        self.state = INITIALIZING
         self.detail = "not probed yet"
         self.since = int(time.time())
         self.has_been_healthy = False
@@ -56,8 +65,8 @@ class Agent:
         """Probe for ever."""
         while True:
             began = time.monotonic()
-            is_healthy, detail = self.probe()
-            self.note(is_healthy=is_healthy, detail=detail)
+            state, detail = self.probe()
+            self.note(state, detail)
             time.sleep(max(0.1, self.pause() - (time.monotonic() - began)))
 
     def pause(self) -> float:
@@ -65,49 +74,68 @@ class Agent:
         is_young = time.monotonic() - self.started < EAGER_SECONDS
         return min(1.0, self.interval) if is_young and not self.has_been_healthy else self.interval
 
-    def note(self, *, is_healthy: bool, detail: str) -> None:
+    def note(self, state: str, detail: str) -> None:
         """Count the probe; enough equal ones in a row change the state."""
-        state = "Healthy" if is_healthy else "Unhealthy"
         self.streak = self.streak + 1 if state == self.streak_state else 1
         self.streak_state = state
-        if self.streak < self.needed:
+        is_settled = self.streak >= self.needed
+        if self.is_rich and self.state == INITIALIZING:
+            # Silence is no report: an application that is not up yet has its grace period.
+            is_settled = is_settled and state != UNKNOWN
+            if not is_settled and time.monotonic() - self.started >= self.grace:
+                state, is_settled = self.silence, True
+                detail = f"no steady answer within {self.grace:g} s; {detail}"
+        if not is_settled:
             return
         self.detail = detail
         if state != self.state:
             self.state = state
             self.since = int(time.time())
-        self.has_been_healthy = self.has_been_healthy or is_healthy
+        self.has_been_healthy = self.has_been_healthy or state == HEALTHY
 
-    def probe(self) -> tuple[bool, str]:
-        """Ask the application once: (is it healthy, what was seen)."""
+    def probe(self) -> tuple[str, str]:
+        """Ask the application once: (its state, what was seen)."""
         try:
             deadline = time.monotonic() + self.interval
             with socket.create_connection(self.app_address, timeout=self.interval) as plain:
                 if self.protocol == "tcp":
-                    return True, f"{self.place()} accepts"
+                    return HEALTHY, f"{self.place()} accepts"
                 return self.ask(plain, deadline)
         except OSError as error:
-            return False, f"{self.place()}: {error.strerror or error}"
+            return self.silence, f"{self.place()}: {error.strerror or error}"
 
     def place(self) -> str:
         """Name what is asked, for people."""
         return self.path if self.protocol != "tcp" else f"port {self.app_address[1]}"
 
-    def ask(self, plain: socket.socket, deadline: float) -> tuple[bool, str]:
-        """Send one GET; exactly 200 is healthy."""
+    def ask(self, plain: socket.socket, deadline: float) -> tuple[str, str]:
+        """Send one GET; exactly 200 is healthy, or what the body of a 2xx says."""
         stream = self.tls.wrap_socket(plain) if self.tls else plain
+        # Who is asked in 1.0 does not answer in chunks.
+        version = "1.0" if self.is_rich else "1.1"
         with stream:
             host, port = self.app_address
-            head = (
-                f"GET {self.path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: labctl-health\r\n"
-            )
-            stream.sendall(head.encode() + b"Accept: */*\r\nConnection: close\r\n\r\n")
-            answer = receive(stream, deadline, until=b"\n", limit=1024)
+            head = f"GET {self.path} HTTP/{version}\r\nHost: {host}:{port}\r\n"
+            head += "User-Agent: labctl-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+            stream.sendall(head.encode())
+            if self.is_rich:
+                answer = receive(stream, deadline, until=None, limit=ANSWER_LIMIT)
+            else:
+                answer = receive(stream, deadline, until=b"\n", limit=1024)
         words = answer.split(b"\n")[0].split()
         if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-            return False, f"no HTTP answer from {self.path}"
+            return self.silence, f"no HTTP answer from {self.path}"
         status = int(words[1][:6])
-        return status == 200, f"HTTP {status} from {self.path}"
+        seen = f"HTTP {status} from {self.path}"
+        if not self.is_rich:
+            return (HEALTHY if status == 200 else UNHEALTHY), seen
+        if not 200 <= status <= 299:
+            return UNKNOWN, seen
+        state, metrics = read_rich(answer)
+        if state == UNKNOWN:
+            return UNKNOWN, f"{seen}, without a valid ApplicationHealthState"
+        self.custom_metrics = metrics
+        return state, f"{seen}: {state}"
 
     def listen(self) -> socket.socket:
         """Open the port. Raises OSError when it is taken."""
@@ -157,6 +185,8 @@ class Agent:
             return response("405 Method Not Allowed", {"error": "only GET"})
         body: dict[str, object] = {"state": self.state, "detail": self.detail}
         body.update(since=self.since, bootId=self.boot_id)
+        if self.custom_metrics:
+            body["customMetrics"] = self.custom_metrics
         return response("200 OK", body)
 
     def is_allowed(self, headers: list[bytes]) -> bool:
@@ -175,10 +205,10 @@ class Agent:
         return False
 
 
-def receive(stream: socket.socket, deadline: float, *, until: bytes, limit: int) -> bytes:
-    """Read up to and with `until`; less when the peer ends, the limit or the deadline comes."""
+def receive(stream: socket.socket, deadline: float, *, until: bytes | None, limit: int) -> bytes:
+    """Read up to and with `until`, or a whole rich answer; less when the peer or limit ends it."""
     data = b""
-    while until not in data and len(data) < limit:
+    while not (until in data if until else find_document(data)) and len(data) < limit:
         left = deadline - time.monotonic()
         if left <= 0:
             raise OSError(errno.ETIMEDOUT, "timed out")
@@ -188,6 +218,31 @@ def receive(stream: socket.socket, deadline: float, *, until: bytes, limit: int)
             break
         data += more
     return data
+
+
+def find_document(answer: bytes) -> dict[str, Any] | None:
+    """Find the JSON object in an HTTP answer; what stands around it is passed over."""
+    _, _, body = answer.replace(b"\r\n", b"\n").partition(b"\n\n")
+    begin, end = body.find(b"{"), body.rfind(b"}")
+    if not 0 <= begin < end:
+        return None
+    try:
+        found = json.loads(body[begin : end + 1].decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def read_rich(answer: bytes) -> tuple[str, str]:
+    """Read state and custom metrics, whatever the case of their keys; Unknown when not there."""
+    found = {key.lower(): value for key, value in (find_document(answer) or {}).items()}
+    state = str(found.get("applicationhealthstate")).strip().capitalize()
+    metrics = found.get("custommetrics", "")
+    text = metrics if isinstance(metrics, str) else json.dumps(metrics)
+    return (
+        state if state in {HEALTHY, UNHEALTHY} else UNKNOWN,
+        text if len(text) <= METRICS_LIMIT and isinstance(metrics, (str, dict)) else "",
+    )
 
 
 def response(status: str, body: dict[str, object]) -> bytes:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 import shlex
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,6 +37,8 @@ class AgentConfig:
     request_path: str | None  # None for tcp
     interval: timedelta
     number_of_probes: int
+    type_handler_version: str = "1.0"  # "2.0": rich states, told by the body
+    grace_period: timedelta | None = None  # None: interval x number of probes
     port: int = AGENT_PORT
 
 
@@ -109,6 +112,7 @@ def _guest_file(name: str) -> bytes:
 
 
 def _agent_calls(agent: AgentConfig) -> list[str]:
+    grace_period = agent.grace_period or agent.interval * agent.number_of_probes
     values: dict[str, str | int] = {
         # The guest can check the token without being able to tell it.
         "tokenSha256": hashlib.sha256(agent.token.encode()).hexdigest(),
@@ -118,6 +122,8 @@ def _agent_calls(agent: AgentConfig) -> list[str]:
         "requestPath": agent.request_path or "",
         "intervalSeconds": int(agent.interval.total_seconds()),
         "numberOfProbes": agent.number_of_probes,
+        "typeHandlerVersion": agent.type_handler_version,
+        "gracePeriodSeconds": math.ceil(grace_period.total_seconds()),
         "uid": AGENT_UID,
     }
     lines = "".join(f"{key}={value}\n" for key, value in values.items())

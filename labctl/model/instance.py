@@ -132,6 +132,7 @@ class Health:
     state: HealthState
     since: datetime | None = None  # None: never checked
     detail: str = ""  # "HTTP 503 from /health"
+    custom_metrics: str = ""  # what the application told last, see `custom_metrics.py`
 
 
 NOT_CHECKED = Health(state=HealthState.UNKNOWN)

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from pydantic.alias_generators import to_camel
 
 from labctl.model import spec_rules as rules
-from labctl.model.quantity import Duration, Size
+from labctl.model.quantity import Duration, Size, format_duration
 
 MIB = 2**20
 GIB = 2**30
@@ -163,10 +163,50 @@ class HealthProbe(Strict):
         return self
 
 
+LONGEST_GRACE = timedelta(hours=4)
+
+
+class ApplicationHealth(HealthProbe):
+    """What the agent in the guest asks, and how it understands the answer."""
+
+    type_handler_version: Literal["1.0", "2.0"] = Field(
+        default="1.0", description="1.0: the status code tells; 2.0: the body tells, rich states"
+    )
+    grace_period: Duration | None = Field(
+        default=None,
+        description="For 2.0: how long Initializing may last; default: interval x numberOfProbes",
+    )
+
+    @field_validator("type_handler_version", mode="before")
+    @classmethod
+    def _accept_number(cls, version: object) -> object:
+        # YAML takes an unquoted 2.0 for a number.
+        return str(version) if isinstance(version, float) else version
+
+    @model_validator(mode="after")
+    def _require_sensible_grace(self) -> Self:
+        if self.grace_period is None:
+            return self
+        faults: rules.Faults = []
+        if not self.is_rich:
+            faults.append((("gracePeriod",), "is only for typeHandlerVersion 2.0"))
+        # Here and not as bounds: those of a duration that may be None are told in Python.
+        if not timedelta(0) < self.grace_period <= LONGEST_GRACE:
+            given = format_duration(self.grace_period)
+            faults.append((("gracePeriod",), f"must be more than 0s and at most 4h, not {given}"))
+        rules.require(faults)
+        return self
+
+    @property
+    def is_rich(self) -> bool:
+        """Does it know Initializing and Unknown?"""
+        return self.type_handler_version == "2.0"
+
+
 class Health(Strict):
     """Where health comes from; at most one source. Neither: power state and extensions."""
 
-    application_health: HealthProbe | None = None
+    application_health: ApplicationHealth | None = None
     probe: HealthProbe | None = None
 
     @model_validator(mode="after")

@@ -46,7 +46,7 @@ class MemberState(StrEnum):
     ROLLING_BACK = "RollingBack"
     ROLLED_BACK = "RolledBack"  # healthy again on the previous disk
     ROLLBACK_FAILED = "RollbackFailed"
-    SKIPPED = "Skipped"  # deleted or stopped by its user meanwhile
+    SKIPPED = "Skipped"  # deleted or stopped by its user meanwhile, or its application asked for it
 
     @property
     def is_moving(self) -> bool:
@@ -91,6 +91,8 @@ class Member:
     from_generation: int | None = None  # set when the batch begins
     to_generation: int | None = None
     from_version: str = ""
+    phase: int | None = None  # by custom metrics at the start; None: the last phase
+    skips_upgrade: bool = False  # by custom metrics at the start
     admitted_at: datetime | None = None  # its batch began
     stopped_at: datetime | None = None  # the old disk's shutdown began
     settled_at: datetime | None = None  # extensions ended on the disk that is being waited for

@@ -1,12 +1,13 @@
 """Which instances an upgrade takes next, and how many at once."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labctl.model.instance import Generation
 from labctl.model.spec import RollingUpgradePolicy
-from labctl.model.upgrade import MemberState, Upgrade, UpgradePurpose
-from labctl.planner.health import Verdict, is_on_its_way, judge
+from labctl.model.upgrade import Member, MemberState, Upgrade, UpgradePurpose
+from labctl.planner.health import Verdict, is_initializing, is_on_its_way, judge
 from labctl.planner.situation import Situation
 
 _SMALL = 5  # scale sets up to this size are upgraded one by one
@@ -18,7 +19,7 @@ class Choice:
 
     batch: tuple[Situation, ...]
     skipped: tuple[tuple[Situation, str], ...]  # with the reason
-    waiting: tuple[Situation, ...]  # still on their way; they come later
+    waiting: tuple[Situation, ...]  # still on their way or initializing; they come later
 
 
 def limit_batch(total: int, policy: RollingUpgradePolicy) -> int:
@@ -30,11 +31,13 @@ def limit_batch(total: int, policy: RollingUpgradePolicy) -> int:
 
 
 def choose_batch(situations: Sequence[Situation], upgrade: Upgrade) -> Choice:
-    """Take pending instances in order, as long as no more than the allowed share is down.
+    """Take pending instances of one phase, as long as no more than the allowed share is down.
 
     Instances that are down already use up the share, unless they are in the batch themselves.
     The first is always taken: a batch has at least one instance.
     """
+    # web_0 and web_3 are of phase 1, web_2 of phase 0, web_1 tells none. With one at a time the
+    # order is web_2, web_0, web_3, web_1. While web_0 is on its way, web_3 goes, but web_1 waits.
     # 20 instances, limit 4, web_10 and web_15 are unhealthy: the batch is web_0 and web_1; with
     # prioritizeUnhealthyInstances it is web_10, web_15, web_0 and web_1. Down are 4 either way.
     verdicts = {s.instance.name: judge(s) for s in situations}
@@ -46,11 +49,16 @@ def choose_batch(situations: Sequence[Situation], upgrade: Upgrade) -> Choice:
     waiting: list[Situation] = []
     for situation in _sort_pending(situations, verdicts, upgrade.policy):
         name = situation.instance.name
+        present = next((s for s in (*batch, *waiting)), situation)
+        if _place(situation) != _place(present):
+            break  # a phase begins when the one before it is through
         if not situation.is_counted:
             skipped.append((situation, "stopped by its user"))
+        elif situation.member is not None and situation.member.skips_upgrade:
+            skipped.append((situation, "its application asked for it (SkipUpgrade)"))
         elif is_reached(upgrade, situation.current):
             skipped.append((situation, _describe_reached(situation, upgrade)))
-        elif is_on_its_way(situation):
+        elif is_on_its_way(situation) or is_initializing(situation):
             waiting.append(situation)
         elif batch and len(down | {name}) > limit:  # `down` holds the batch, too
             break
@@ -82,4 +90,29 @@ def _sort_pending(
     pending = [s for s in situations if s.member and s.member.state is MemberState.PENDING]
     if policy.prioritize_unhealthy_instances:
         pending.sort(key=lambda s: not verdicts[s.instance.name].is_unhealthy)
+    pending.sort(key=_place)  # keeps that order within each phase
     return pending
+
+
+def _place(situation: Situation) -> tuple[bool, int]:
+    """Where its phase is in the order; who told no number comes last."""
+    return place_of(situation.member)
+
+
+def place_of(member: Member | None) -> tuple[bool, int]:
+    """A key that sorts members by phase."""
+    phase = None if member is None else member.phase
+    return (phase is None, phase or 0)
+
+
+def name_phase(upgrade: Upgrade, member: Member | None) -> str:
+    """Say in reasons which phase it is; empty for an upgrade without phases."""
+    if member is None or all(each.phase is None for each in upgrade.members):
+        return ""
+    return ", last phase" if member.phase is None else f", phase {member.phase}"
+
+
+def count_batches(members: Sequence[Member], limit: int) -> int:
+    """How many batches of at most `limit` these members need; a batch never spans phases."""
+    # Three of phase 0 and one of phase 1, two at a time: 2 + 1.
+    return sum(-(-count // limit) for count in Counter(m.phase for m in members).values())

@@ -79,6 +79,18 @@ def is_on_its_way(situation: Situation) -> bool:
     return judge(situation).state is HealthState.INITIALIZING and not is_through
 
 
+def is_initializing(situation: Situation) -> bool:
+    """Does its application, by rich health states, still have its grace period?
+
+    Only rich states end it for certain; a probe whose answers alternate would be waited for
+    without end.
+    """
+    source = situation.model.health.application_health
+    return (
+        source is not None and source.is_rich and judge(situation).state is HealthState.INITIALIZING
+    )
+
+
 def is_restart_due(situation: Situation) -> bool:
     """Has its user asked for a restart since it was last switched on?"""
     asked, started = situation.instance.restart_asked_at, situation.current.started_at

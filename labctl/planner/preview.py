@@ -28,6 +28,7 @@ class PreviewBatch:
     number: int
     instances: tuple[str, ...]
     reason: str
+    phase: int | None = None  # None: the last one, or there are none
     after_pause: timedelta  # since the batch before it ended
 
 
@@ -105,9 +106,11 @@ def _walk(scale_set: ScaleSet, now: datetime) -> Preview:
 
 def _describe(scale_set: ScaleSet, decision: BeginBatch, now: datetime) -> PreviewBatch:
     ended_at = scale_set.upgrade.batch_ended_at if scale_set.upgrade else None
+    members = scale_set.upgrade.members if scale_set.upgrade else ()
     return PreviewBatch(
         number=decision.batch,
         instances=decision.instances,
         reason=decision.reason,
+        phase=next((m.phase for m in members if m.instance in decision.instances), None),
         after_pause=now - ended_at if ended_at else timedelta(0),
     )

@@ -25,8 +25,8 @@ from labctl.model.upgrade import (
     UpgradeError,
     UpgradeErrorCode,
 )
-from labctl.planner.batch import choose_batch, limit_batch
-from labctl.planner.health import find_failure, is_restart_due, judge
+from labctl.planner.batch import Choice, choose_batch, count_batches, limit_batch, name_phase
+from labctl.planner.health import find_failure, is_on_its_way, is_restart_due, judge
 from labctl.planner.limits import find_unhealthy_set, find_unhealthy_upgraded
 from labctl.planner.situation import Situation
 
@@ -197,7 +197,8 @@ def _plan_next_batch(
     )
     if not choice.batch:
         names = ", ".join(s.instance.name for s in choice.waiting)
-        hold = Hold(subject=scale_set.name, reason=f"the next batch waits for {names}: not up yet")
+        why = "not up yet" if any(map(is_on_its_way, choice.waiting)) else "health is initializing"
+        hold = Hold(subject=scale_set.name, reason=f"the next batch waits for {names}: {why}")
         return Plan(decisions=skips, holds=(hold,) if names else ())
     fault = find_unhealthy_set(situations, upgrade.policy)
     if fault is not None:
@@ -207,22 +208,26 @@ def _plan_next_batch(
             else UpgradeErrorCode.UNHEALTHY_BEFORE
         )
         return _fault(upgrade, code, fault)
-    return Plan(decisions=(*skips, _begin(upgrade, situations, choice.batch, len(skips))))
+    return Plan(decisions=(*skips, _begin(upgrade, situations, choice)))
 
 
-def _begin(
-    upgrade: Upgrade, situations: Sequence[Situation], batch: Sequence[Situation], skips: int
-) -> BeginBatch:
+def _begin(upgrade: Upgrade, situations: Sequence[Situation], choice: Choice) -> BeginBatch:
     number = upgrade.batches + 1
-    pending = sum(m.state is MemberState.PENDING for m in upgrade.members)
-    later = pending - len(batch) - skips
+    batch = choice.batch
+    settled = {s.instance.name for s in (*batch, *(s for s, _ in choice.skipped))}
+    later = [
+        m
+        for m in upgrade.members
+        if m.state is MemberState.PENDING and m.instance not in settled and not m.skips_upgrade
+    ]
     limit = limit_batch(sum(s.is_counted for s in situations), upgrade.policy)
-    total = number + -(-later // limit)  # rounded up
+    total = number + count_batches(later, limit)
+    phase = name_phase(upgrade, batch[0].member)
     return BeginBatch(
         upgrade=upgrade.id,
         batch=number,
         instances=tuple(s.instance.name for s in batch),
-        reason=f"batch {number} of {total} to {upgrade.target}: "
+        reason=f"batch {number} of {total} to {upgrade.target}{phase}: "
         f"at most {limit} of {sum(s.is_counted for s in situations)} at once",
     )
 

@@ -118,7 +118,10 @@ def load_instances(connection: Connection, scale_set: str) -> tuple[Instance, ..
             generation=row.generation,
             generations=tuple(generations[row.name]),
             health=Health(
-                state=HealthState(row.health), since=row.health_since, detail=row.health_detail
+                state=HealthState(row.health),
+                since=row.health_since,
+                detail=row.health_detail,
+                custom_metrics=row.custom_metrics,
             ),
             restart_asked_at=row.restart_asked_at,
             rerun_custom_data_asked_at=row.rerun_custom_data_asked_at,
@@ -150,6 +153,7 @@ def save_health(connection: Connection, name: str, health: Health) -> None:
         health=health.state.value,
         health_since=health.since,
         health_detail=health.detail,
+        custom_metrics=health.custom_metrics,
     )
 
 

@@ -74,6 +74,8 @@ def insert_member(connection: Connection, upgrade_id: int, entry: Member) -> Non
             ordinal=entry.ordinal,
             state=entry.state.value,
             from_version=entry.from_version,
+            phase=entry.phase,
+            skips_upgrade=entry.skips_upgrade,
             message=entry.message,
         )
     )
@@ -160,6 +162,8 @@ def _read_upgrade(connection: Connection, row: Row[Any]) -> Upgrade:
                 from_generation=entry.from_generation,
                 to_generation=entry.to_generation,
                 from_version=entry.from_version,
+                phase=entry.phase,
+                skips_upgrade=entry.skips_upgrade,
                 admitted_at=entry.admitted_at,
                 stopped_at=entry.stopped_at,
                 settled_at=entry.settled_at,

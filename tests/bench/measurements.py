@@ -11,6 +11,7 @@ from datetime import timedelta
 from labctl.planner import plan
 from labctl.planner.foresight import record
 from labctl.planner.preview import preview
+from tests.bench.agent_cost import measure_agent
 from tests.bench.floor import swap
 from tests.bench.stand import NEW, OLD, SETTLE, Bench, Timing, watching
 from tests.e2e.harness import HEALTH, ROOT
@@ -192,5 +193,6 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "boot": measure_boot,
     "swap": measure_swap,
     "idle": measure_idle,
+    "agent": measure_agent,
 }
 NEED_GUESTS = {"boot", "swap", "idle"}

@@ -19,11 +19,15 @@ class Answers:
 
     def __init__(self) -> None:
         self.state = HEALTHY
+        self.metrics = ""
+        self.is_silent = False
         self.asked = 0
 
     def __call__(self, target, *, timeout):
         self.asked += 1
-        return ProbeResult(state=self.state, detail=self.state.value)
+        if self.is_silent:
+            return ProbeResult(state=UNKNOWN, detail="no answer", is_silence=True)
+        return ProbeResult(state=self.state, detail=self.state.value, custom_metrics=self.metrics)
 
 
 @pytest.fixture
@@ -89,7 +93,7 @@ def test_an_instance_that_stays_unhealthy_is_asked_less_and_less_often(prober, a
         turn(prober, moment)
         moment = prober.next_due()
     assert moment > NOW + 120 * SECOND
-    answers.state = UNKNOWN
+    answers.is_silent = True
     turn(prober, moment)
     assert prober.next_due() < moment + SECOND  # something is happening: look closely
 
@@ -104,13 +108,74 @@ def test_a_verdict_changes_after_as_many_equal_answers_as_are_needed(prober, ans
     assert turn(prober, NOW + 20 * SECOND) == {}
     answers.state = UNHEALTHY
     assert turn(prober, NOW + 30 * SECOND) == {}
-    assert turn(prober, NOW + 31 * SECOND)["web_0"].state is UNHEALTHY
+    assert turn(prober, NOW + 35 * SECOND)["web_0"].state is UNHEALTHY
+
+
+def test_consecutive_answers_of_one_that_was_healthy_come_an_interval_apart(prober, answers):
+    watch(prober, needed=3)
+    for number in range(3):  # until the first Healthy, as fast as may be
+        assert prober.next_due() is None or prober.next_due() < NOW + 2 * SECOND
+        turn(prober, NOW + number * SECOND)
+    assert prober.health("web_0").state is HEALTHY
+    answers.state, moment = UNHEALTHY, NOW + 7 * SECOND
+    for _ in range(2):
+        assert turn(prober, moment) == {}
+        assert prober.next_due() == moment + 5 * SECOND
+        moment += 5 * SECOND
+    assert turn(prober, moment)["web_0"].state is UNHEALTHY
+    answers.state = HEALTHY
+    for _ in range(2):
+        moment += 5 * SECOND
+        assert turn(prober, moment) == {}
+        assert prober.next_due() == moment + 5 * SECOND
+    assert turn(prober, moment + 5 * SECOND)["web_0"].state is HEALTHY
+
+
+def test_one_good_answer_among_bad_ones_begins_the_count_anew(prober, answers):
+    watch(prober, needed=2)
+    turn(prober, NOW)
+    turn(prober, NOW + SECOND)
+    for number in range(10):
+        answers.state = HEALTHY if number % 2 else UNHEALTHY
+        assert turn(prober, NOW + (number + 2) * 5 * SECOND) == {}
+
+
+def test_an_agent_that_says_unknown_has_counted_already(prober, answers):
+    watch(prober)
+    turn(prober, NOW)
+    answers.state = UNKNOWN
+    assert turn(prober, NOW + 10 * SECOND)["web_0"].state is UNKNOWN
+
+
+def test_custom_metrics_are_news_and_silence_takes_nothing_back(prober, answers):
+    watch(prober)
+    turn(prober, NOW)
+    answers.metrics = "{}"
+    told = Health(state=HEALTHY, since=NOW, detail="Healthy", custom_metrics="{}")
+    assert turn(prober, NOW + 5 * SECOND) == {"web_0": told}
+    assert turn(prober, NOW + 10 * SECOND) == {}
+    answers.is_silent = True
+    for number in range(3):
+        turn(prober, NOW + (15 + number) * SECOND)
+    assert prober.health("web_0").state is UNKNOWN
+    assert prober.health("web_0").custom_metrics == "{}"
+    answers.is_silent, answers.metrics = False, ""
+    assert turn(prober, NOW + 30 * SECOND)["web_0"].custom_metrics == ""
+
+
+def test_an_agent_that_is_initializing_is_waited_for(prober, answers):
+    watch(prober)
+    answers.state = HealthState.INITIALIZING
+    assert turn(prober, NOW) == {}
+    assert prober.health("web_0").state is HealthState.INITIALIZING
+    assert prober.health("web_0").since == NOW
+    assert not prober.has_open
 
 
 def test_one_or_two_missed_answers_do_not_make_an_instance_unknown(prober, answers):
     watch(prober)
     turn(prober, NOW)
-    answers.state = UNKNOWN
+    answers.is_silent = True
     assert turn(prober, NOW + 10 * SECOND) == {}
     assert turn(prober, NOW + 11 * SECOND) == {}
     assert turn(prober, NOW + 12 * SECOND)["web_0"].state is UNKNOWN

@@ -6,9 +6,11 @@ import pytest
 
 from labctl.controller.desired import NO_CAPACITY, apply_spec, scale, set_wanted
 from labctl.controller.record import record
+from labctl.controller.upgrades import Target
+from labctl.controller.upgrades import start_upgrade as admit
 from labctl.errors import NotFoundError, RefusedError
 from labctl.model.image import ImageDefinition, ImageVersion, VersionNumber
-from labctl.model.instance import Identity, Wanted
+from labctl.model.instance import DomainFacts, Health, HealthState, Identity, Power, Wanted
 from labctl.model.plan import (
     BeginBatch,
     CreateInstance,
@@ -22,8 +24,8 @@ from labctl.model.upgrade import Member, MemberState, StartedBy, UpgradeCode
 from labctl.planner import foresight
 from labctl.store.database import Database
 from labctl.store.events import load_events
-from labctl.store.gallery import add_version, ensure_definition
-from labctl.store.instances import change_generation, load_reserved_ports
+from labctl.store.gallery import add_version, ensure_definition, find_version
+from labctl.store.instances import change_generation, load_reserved_ports, save_health
 from labctl.store.scale_sets import load_view
 from labctl.store.upgrades import insert_upgrade, load_upgrade
 
@@ -242,6 +244,38 @@ def test_an_unknown_instance_is_refused_before_the_known_ones_change(web):
     with pytest.raises(NotFoundError, match="web_9"), web.write() as connection:
         set_wanted(connection, ["web_0", "web_9"], Wanted.STOPPED, now=NOW)
     assert replace(view(web).instances[0]).wanted is Wanted.RUNNING
+
+
+def test_what_an_application_tells_is_kept_with_its_health_and_copied_into_the_upgrade(web):
+    wish = '{"rollingUpgrade": {"PhaseOrderingNumber": "3", "SkipUpgrade": "true"}}'
+    with web.write() as connection:
+        rich = {"applicationHealth": {"port": 80, "requestPath": "/", "typeHandlerVersion": "2.0"}}
+        apply_spec(connection, spec(health=rich), now=NOW)
+        for name in ("web_0", "web_1"):
+            change_generation(
+                connection, name, 1, started_at=NOW, ready_at=NOW, prepared=True, model_revision=2
+            )
+        told = Health(state=HealthState.HEALTHY, since=NOW, detail="ok", custom_metrics=wish)
+        save_health(connection, "web_1", told)
+    assert [i.health.custom_metrics for i in view(web).instances] == ["", wish]
+    running = DomainFacts(generation=1, power=Power.RUNNING)
+    facts = view(web)
+    facts = replace(facts, instances=tuple(replace(i, domain=running) for i in facts.instances))
+    with web.write() as connection:
+        image = find_version(connection, "tiny", VersionNumber(1, 1, 0))
+        assert image is not None
+        upgrade_id = admit(
+            connection,
+            facts,
+            Target(image=image, model_revision=2),
+            restores=False,
+            started_by=StartedBy.USER,
+            now=NOW,
+        )
+        save_health(connection, "web_1", replace(told, custom_metrics=""))
+    with web.read() as connection:
+        members = load_upgrade(connection, upgrade_id).members
+    assert [(m.phase, m.skips_upgrade) for m in members] == [(None, False), (3, True)]
 
 
 def essence(scale_set):

@@ -75,7 +75,7 @@ def unhealthy(detail):
 
 
 def unknown(detail):
-    return ProbeResult(state=HealthState.UNKNOWN, detail=detail)
+    return ProbeResult(state=HealthState.UNKNOWN, detail=detail, is_silence=True)
 
 
 def answer_of(document, status="200 OK"):
@@ -181,6 +181,39 @@ def test_a_proxy_of_the_environment_is_not_used(server, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     assert check(http(server.port), timeout=SECOND).state is HealthState.HEALTHY
+
+
+def agent_says(**document):
+    body = json.dumps({"state": "Healthy", "detail": "d", **document}).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+def test_custom_metrics_come_without_what_a_terminal_would_act_on(server):
+    server.answer = agent_says(customMetrics='{"a":\n "\x1b[31mred\u202e"}')
+    result = check(agent(server.port), timeout=SECOND)
+    assert result == ProbeResult(
+        state=HealthState.HEALTHY, detail="d", custom_metrics='{"a": "[31mred"}'
+    )
+
+
+def test_custom_metrics_that_are_too_large_are_dropped(server):
+    server.answer = agent_says(customMetrics="x" * 5000)
+    assert check(agent(server.port), timeout=SECOND) == healthy("d")
+
+
+def test_unknown_by_the_agent_is_not_silence(server, closed_port):
+    server.answer = agent_says(state="Unknown")
+    assert check(agent(server.port), timeout=SECOND) == ProbeResult(
+        state=HealthState.UNKNOWN, detail="d"
+    )
+    assert check(agent(closed_port), timeout=SECOND).is_silence
+
+
+@pytest.mark.parametrize("body", [b"[]", b'"text"', b"7", b"null"])
+def test_an_agent_that_answers_something_else_is_unknown(server, body):
+    server.answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    result = check(agent(server.port), timeout=SECOND)
+    assert result == unknown("no health agent answers, but something else (HTTP 200)")
 
 
 def test_the_token_is_in_no_representation():

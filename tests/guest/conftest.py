@@ -29,10 +29,11 @@ def free_port():
 
 
 class Application:
-    """Answers each path with the status that the test sets."""
+    """Answers each path with the status and body that the test sets."""
 
     def __init__(self, tls=None):
         self.status = 200
+        self.body = b"ok\n"
         self.paths = []
         outer = self
 
@@ -42,9 +43,9 @@ class Application:
                 self.send_response(outer.status)
                 if outer.status == 302:
                     self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", "3")
+                self.send_header("Content-Length", str(len(outer.body)))
                 self.end_headers()
-                self.wfile.write(b"ok\n")
+                self.wfile.write(outer.body)
 
             def log_message(self, *args):
                 pass
@@ -153,3 +154,36 @@ def agent(request, tmp_path):
     agent = Agent(request.param, tmp_path)
     yield agent
     agent.stop()
+
+
+class RawServer:
+    """Sends the same bytes to everybody, and keeps the connection open."""
+
+    def __init__(self):
+        self.answer = b""
+        self.open = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+                connection.recv(65536)
+                connection.sendall(self.answer)
+            except OSError:
+                return
+            self.open.append(connection)
+
+    def close(self):
+        self.listener.close()
+        for connection in self.open:
+            connection.close()
+
+
+@pytest.fixture
+def raw_server():
+    server = RawServer()
+    yield server
+    server.close()

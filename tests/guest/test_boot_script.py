@@ -227,12 +227,23 @@ def test_the_agent_gets_its_files_and_the_guest_never_sees_the_token(guest):
         "requestPath": AGENT.request_path,
         "intervalSeconds": 5,
         "numberOfProbes": 2,
+        "typeHandlerVersion": "1.0",
+        "gracePeriodSeconds": 10,
         "uid": 61178,
     }
     assert f"requestPath={AGENT.request_path}\n" in (agent / "config").read_text()
     for name in ("agent.py", "agent.sh"):
         assert (agent / name).read_bytes() == (FILES / name).read_bytes()
     assert AGENT.token not in build_boot_script(replace(CONFIG, health=AGENT))
+
+
+def test_the_agent_is_told_about_rich_states_and_the_grace_period(guest):
+    rich = replace(AGENT, type_handler_version="2.0", grace_period=timedelta(seconds=89.5))
+    guest.boot(replace(CONFIG, health=rich))
+    told = json.loads((guest.root / "run/labctl/health/config.json").read_text())
+    assert (told["typeHandlerVersion"], told["gracePeriodSeconds"]) == ("2.0", 90)
+    lines = (guest.root / "run/labctl/health/config").read_text().splitlines()
+    assert {"typeHandlerVersion=2.0", "gracePeriodSeconds=90"} <= set(lines)
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=["dash", "busybox"])

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from labctl.model.spec import (
+    ApplicationHealth,
     CustomData,
     DataDisk,
     Extension,
@@ -50,6 +51,50 @@ def test_web_probes_have_the_usual_port_by_default(protocol, port):
 def test_probes_need_what_their_protocol_needs(fields):
     with pytest.raises(ValidationError):
         HealthProbe(**fields)
+
+
+RICH = {"port": 8080, "requestPath": "/health", "typeHandlerVersion": "2.0"}
+
+
+def test_application_health_is_binary_unless_told_otherwise():
+    assert not ApplicationHealth(port=80, request_path="/").is_rich
+    assert ApplicationHealth.model_validate(RICH).is_rich
+
+
+@pytest.mark.parametrize("version", [1.0, 2.0])
+def test_a_version_without_quotes_is_understood(version):
+    made = ApplicationHealth.model_validate({**RICH, "typeHandlerVersion": version})
+    assert made.type_handler_version == str(version)
+
+
+@pytest.mark.parametrize("period", ["1s", "4h", "PT4H"])
+def test_a_grace_period_may_last_four_hours(period):
+    assert ApplicationHealth.model_validate({**RICH, "gracePeriod": period}).grace_period
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"gracePeriod": "4h1s"}, "more than 0s and at most 4h, not 4h1s"),
+        ({"gracePeriod": "0s"}, "at most 4h, not 0s"),
+        ({"gracePeriod": "1m", "typeHandlerVersion": "1.0"}, "only for typeHandlerVersion 2.0"),
+        ({"typeHandlerVersion": "3.0"}, "'1.0' or '2.0'"),
+        ({"typeHandlerVersion": 2}, "'1.0' or '2.0'"),
+        ({"interval": "4s"}, "greater than or equal to 5 seconds"),
+        ({"interval": "61s"}, "less than or equal to 1 minute"),
+        ({"numberOfProbes": 0}, "greater than or equal to 1"),
+        ({"numberOfProbes": 25}, "less than or equal to 24"),
+    ],
+)
+def test_application_health_outside_its_bounds_is_refused(fields, reason):
+    with pytest.raises(ValidationError, match=reason):
+        ApplicationHealth.model_validate({**RICH, **fields})
+
+
+@pytest.mark.parametrize("field", [{"typeHandlerVersion": "2.0"}, {"gracePeriod": "1m"}], ids=str)
+def test_a_probe_from_outside_knows_no_rich_states(field):
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        HealthProbe.model_validate({"port": 8080, "requestPath": "/health", **field})
 
 
 MIB = 2**20

@@ -19,7 +19,7 @@ from labctl.model.plan import (
     Stop,
 )
 from labctl.model.spec import UpgradeMode
-from labctl.model.upgrade import MemberState, UpgradeCode, UpgradePurpose
+from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode, UpgradePurpose
 
 
 def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
@@ -135,6 +135,7 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
         assert not (has_image and (has_model or not is_for_model)), "has what the upgrade brings"
     assert not any(state.is_moving for state in states.values()), "two batches at once"
     assert upgrade.cancel_asked_at is None, "a batch begins after the cancel"
+    _check_phase(scale_set, upgrade, taken)
     if upgrade.batch_ended_at is not None:
         assert now >= upgrade.batch_ended_at + policy.pause_time_between_batches
     ill = [i for i in counted if _is_ill(i)]
@@ -147,6 +148,31 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
         assert (len(failed) + len(now_ill)) / (len(failed) + len(upgraded)) <= worst, (
             "goes on although too many of the upgraded are unhealthy"
         )
+
+
+def _check_phase(scale_set: ScaleSet, upgrade: Upgrade, taken: set[str]) -> None:
+    """Phases in order, one at a time; nobody who asked to be left out; nobody still starting."""
+    last = 2**31
+    phases = {m.instance: last if m.phase is None else m.phase for m in upgrade.members}
+    skips = {m.instance for m in upgrade.members if m.skips_upgrade}
+    assert not taken & skips, "an instance that asked to be skipped is taken"
+    assert len({phases[name] for name in taken}) == 1, "a batch spans phases"
+    wanted = {i.name for i in scale_set.instances if i.wanted is Wanted.RUNNING}
+    open_before = [
+        m.instance
+        for m in upgrade.members
+        if m.state is MemberState.PENDING
+        and m.instance in wanted - skips
+        and phases[m.instance] < min(phases[name] for name in taken)
+        and _find(scale_set, m.instance).current.image_digest != upgrade.target_digest
+    ]
+    assert not open_before, "a phase begins before the one before it is through"
+    for name in taken:
+        instance = _find(scale_set, name)
+        source = scale_set.models[instance.current.model_revision].health.application_health
+        if source is not None and source.is_rich and is_through(scale_set, instance):
+            is_open = instance.health.state is HealthState.INITIALIZING
+            assert not is_open, "taken in its grace period"
 
 
 def _check_move(scale_set: ScaleSet, move: MoveMember, now: datetime) -> None:

@@ -26,15 +26,18 @@ from tests.planner.world import (
     MIB,
     NEW,
     OLD,
+    RICH,
     PlanFunction,
     Script,
     World,
     digest,
     make_generation,
+    make_metrics,
     make_policy,
     make_set,
     make_spec,
     real_plan,
+    telling,
     upgrading,
 )
 
@@ -66,7 +69,11 @@ class Scenario:
     model: str = "none"  # what the new model needs; "none": the upgrade is for the image alone
     keeps_image: bool = False
     ahead: tuple[bool, ...] = (False,) * 16  # has the new model before the upgrade, by ordinal
+    # By ordinal, (phase, asks to be skipped); empty: binary health, nothing is told.
+    wishes: tuple[tuple[int | None, bool], ...] = ()
 
+
+WISHES = ((None, False), (0, False), (1, False), (1, False), (7, False), (None, True), (0, True))
 
 scenarios = st.builds(
     Scenario,
@@ -85,6 +92,7 @@ scenarios = st.builds(
         st.tuples(st.integers(0, 400), st.sampled_from(EVENTS), st.integers(0, 14)), max_size=8
     ).map(tuple),
     seed=st.integers(0, 2**16),
+    wishes=st.one_of(st.just(()), st.tuples(*[st.sampled_from(WISHES)] * 16)),
 )
 model_scenarios = st.builds(
     replace,
@@ -109,8 +117,12 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         pause_time_between_batches=timedelta(seconds=scenario.pause),
         prioritize_unhealthy_instances=scenario.prioritizes,
     )
-    spec = make_spec(scenario.count, upgrade_policy=policy)
-    scale_set = make_set(scenario.count, spec=spec)
+    metrics = {
+        f"web_{ordinal}": make_metrics(phase, skips=skips)
+        for ordinal, (phase, skips) in enumerate(scenario.wishes)
+    }
+    spec = make_spec(scenario.count, upgrade_policy=policy, **({"health": RICH} if metrics else {}))
+    scale_set = telling(make_set(scenario.count, spec=spec), metrics)
     capacity = replace(scale_set.capacity, boots_at_once=scenario.boots_at_once)
     scale_set = replace(scale_set, capacity=capacity)
     if scenario.model == "none":
@@ -130,6 +142,7 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         health=lambda name, version, _: ready_after.get(fate(name, version), 4),
         boots=boots,
         extends=lambda name, version, _: fate(name, version) != "no extension",
+        metrics=lambda name: metrics.get(name, ""),
         memory=(16 + scenario.spare) * 640 * MIB,
         shuffle=random.Random(scenario.seed),
         new_model=None if scenario.model == "none" else 2,

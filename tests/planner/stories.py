@@ -25,15 +25,18 @@ from tests.planner.world import (
     MIB,
     NEW,
     OLD,
+    RICH,
     PlanFunction,
     Script,
     World,
     make_generation,
     make_instance,
+    make_metrics,
     make_policy,
     make_set,
     make_spec,
     real_plan,
+    telling,
     upgrading,
 )
 
@@ -277,6 +280,29 @@ def manual_instances_are_updated_by_name(plan: PlanFunction) -> World:
     return world
 
 
+def phases_by_custom_metrics(plan: PlanFunction) -> World:
+    """web_4 and web_2 first, then web_1, then who tells no number; web_3 is left alone."""
+    wishes = {
+        "web_1": make_metrics(1),
+        "web_2": make_metrics(0),
+        "web_3": make_metrics(0, skips=True),
+        "web_4": make_metrics(-1),
+    }
+    scale_set = make_set(7, spec=make_spec(7, health=RICH))
+    # Told later, for nothing: metrics are read once, at the start.
+    script = Script(metrics=lambda name: make_metrics(5, skips=True))
+    return World(scale_set=upgrading(telling(scale_set, wishes)), script=script, plan=plan)
+
+
+def phase_waits_for_who_is_initializing(plan: PlanFunction) -> World:
+    wishes = {"web_0": make_metrics(0), "web_1": make_metrics(0), "web_2": make_metrics(1)}
+    scale_set = telling(make_set(3, spec=make_spec(3, health=RICH)), wishes)
+    script = Script(health=lambda name, version, generation: 90 if version == OLD else 4)
+    world = World(scale_set=upgrading(scale_set), script=script, plan=plan)
+    world.at(1, "the user restarts web_1", restart("web_1"))
+    return world
+
+
 STORIES: tuple[Story, ...] = (
     provisioning_two_ordered_extensions,
     provisioning_bound_by_memory_and_boots,
@@ -309,6 +335,8 @@ STORIES: tuple[Story, ...] = (
     newer_model_overtakes_a_rolling_one,
     automatic_mode_changes_all_within_the_boots_of_the_host,
     manual_instances_are_updated_by_name,
+    phases_by_custom_metrics,
+    phase_waits_for_who_is_initializing,
 )
 
 

@@ -7,19 +7,22 @@ import pytest
 from labctl.model.instance import Health, HealthState, Wanted
 from labctl.model.spec import RollingUpgradePolicy
 from labctl.model.upgrade import UpgradePurpose
-from labctl.planner.batch import choose_batch, is_reached, limit_batch
+from labctl.planner.batch import choose_batch, count_batches, is_reached, limit_batch
 from labctl.planner.situation import survey
 from tests.planner.world import (
     NEW,
     OLD,
+    RICH,
     T0,
     digest,
     make_generation,
     make_instance,
+    make_metrics,
     make_policy,
     make_set,
     make_spec,
     make_upgrade,
+    telling,
     upgrading,
 )
 
@@ -136,3 +139,76 @@ def test_only_pending_members_are_chosen():
     members = tuple(m for m in scale_set.upgrade.members if m.ordinal != 0)
     upgrade = replace(scale_set.upgrade, members=members)
     assert names(choose_batch(survey(replace(scale_set, upgrade=upgrade)), upgrade)) == [1]
+
+
+def choose_told(
+    count: int, wishes: dict[int, str], changes: dict[int, dict] | None = None, **policy
+):
+    """As `choose`, with rich health and custom metrics, which were told before `changes`."""
+    spec = make_spec(count, health=RICH, upgrade_policy=make_policy(**policy))
+    metrics = {f"web_{n}": text for n, text in wishes.items()}
+    scale_set = upgrading(telling(make_set(count, spec=spec), metrics))
+    instances = tuple(replace(i, **(changes or {}).get(i.ordinal, {})) for i in scale_set.instances)
+    return choose_batch(survey(replace(scale_set, instances=instances)), scale_set.upgrade)
+
+
+HALF = {"max_batch_instance_percent": 50}
+
+
+def test_a_batch_stays_within_the_lowest_phase():
+    wishes = {1: make_metrics(2), 4: make_metrics(0), 5: make_metrics(0), 6: make_metrics(2)}
+    assert names(choose_told(8, wishes, **HALF)) == [4, 5]
+
+
+def test_who_tells_no_number_comes_last():
+    assert names(choose_told(8, {7: make_metrics(10**6)}, **HALF)) == [7]
+    assert names(choose_told(8, {}, **HALF)) == [0, 1, 2, 3]
+
+
+def test_phases_are_ordered_as_numbers_and_may_be_negative():
+    wishes = {0: make_metrics(10), 1: make_metrics(9), 2: make_metrics(-1)}
+    assert names(choose_told(6, wishes, **HALF)) == [2]
+
+
+def test_unhealthy_instances_come_first_within_their_phase_only():
+    wishes = {n: make_metrics(0) for n in range(4)} | {n: make_metrics(1) for n in range(4, 10)}
+    ill = {2: {"health": ILL}, 8: {"health": ILL}}
+    choice = choose_told(10, wishes, ill, prioritize_unhealthy_instances=True, **HALF)
+    assert names(choice) == [2, 0, 1, 3]
+
+
+def test_a_phase_waits_for_those_of_the_phase_before_that_are_on_their_way():
+    wishes = {0: make_metrics(0), 1: make_metrics(1)}
+    coming = {0: {"generations": (make_generation(ready_at=None),)}}
+    choice = choose_told(2, wishes, coming)
+    assert (names(choice), len(choice.waiting)) == ([], 1)
+    same = {0: make_metrics(0), 1: make_metrics(0)}
+    assert names(choose_told(2, same, coming)) == [1]
+
+
+def test_who_is_skipped_does_not_hold_up_the_next_phase():
+    wishes = {0: make_metrics(0, skips=True), 1: make_metrics(0), 2: make_metrics(1)}
+    choice = choose_told(3, wishes, {1: {"wanted": Wanted.STOPPED}})
+    assert [(s.instance.ordinal, why) for s, why in choice.skipped] == [
+        (0, "its application asked for it (SkipUpgrade)"),
+        (1, "stopped by its user"),
+    ]
+    assert names(choice) == [2]
+
+
+def test_an_instance_in_its_grace_period_is_waited_for():
+    choice = choose_told(2, {}, {0: {"health": WAITS}})
+    assert (names(choice), [s.instance.ordinal for s in choice.waiting]) == ([1], [0])
+    assert names(choose_told(2, {}, {0: {"health": ILL}})) == [0]
+
+
+def test_batches_are_counted_phase_by_phase():
+    members = upgrading(
+        telling(
+            make_set(7, spec=make_spec(7, health=RICH)),
+            {f"web_{n}": make_metrics(n // 3) for n in range(6)},
+        )
+    ).upgrade.members
+    assert count_batches(members, 2) == 2 + 2 + 1
+    assert count_batches(members, 100) == 3
+    assert count_batches((), 2) == 0

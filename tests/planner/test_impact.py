@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from labctl.model.spec import (
+    ApplicationHealth,
     CustomData,
     DataDisk,
     Extension,
@@ -31,7 +32,7 @@ def tcp(port: int) -> Health:
 
 
 def agent(port: int) -> Health:
-    return Health(application_health=HealthProbe(port=port, request_path="/"))
+    return Health(application_health=ApplicationHealth(port=port, request_path="/"))
 
 
 NAT = Network(type="nat")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.planner.scenarios import EVENTS, FATES, Scenario, make_world
+from tests.planner.scenarios import EVENTS, FATES, WISHES, Scenario, make_world
 from tests.planner.stories import STORIES, tell
 from tests.planner.test_properties import (
     check_as_many_as_wanted_and_no_disk_too_many,
@@ -136,6 +136,29 @@ MUTANTS = [
         "(_is_new, _is_returning, _is_leaving)",
     ),
     ("boot", "boot.py", "isinstance(step, Start | Stop):", "isinstance(step, Start):"),
+    # phases by custom metrics
+    ("phase", "batch.py", "(phase is None, phase or 0)", "(phase is not None, phase or 0)"),
+    ("phase", "batch.py", "(phase is None, phase or 0)", "(phase is None, -(phase or 0))"),
+    ("phase", "batch.py", "    pending.sort(key=_place)  #", "    #"),
+    ("phase", "batch.py", "            break  # a phase", "            pass  # a phase"),
+    ("phase", "batch.py", "for s in (*batch, *waiting))", "for s in batch)"),
+    ("phase", "batch.py", "Counter(m.phase for m in members)", "Counter(1 for m in members)"),
+    ("phase", "preview.py", "if judge(situation).is_healthy else None", ""),
+    # who asked to be skipped
+    ("skip", "batch.py", "situation.member.skips_upgrade:", "False:"),
+    ("skip", "batch.py", "situation.member.skips_upgrade:", "situation.member.phase == 0:"),
+    ("skip", "upgrade.py", " and not m.skips_upgrade", ""),
+    ("skip", "preview.py", "skips_upgrade=wish.skips", "skips_upgrade=False"),
+    ("skip", "preview.py", " if is_told else UpgradeWish()", ""),
+    # rich states: who is initializing is waited for
+    ("initializing", "batch.py", " or is_initializing(situation)", ""),
+    ("initializing", "health.py", " and source.is_rich", ""),
+    (
+        "initializing",
+        "health.py",
+        "and judge(situation).state is HealthState.INITIALIZING\n    )",
+        "and not judge(situation).is_healthy\n    )",
+    ),
     # who leaves
     ("scale", "scale.py", "-instance.ordinal", "instance.ordinal"),
     ("scale", "scale.py", "has_served(instance), -", "not has_served(instance), -"),
@@ -233,7 +256,7 @@ ALIVE = ("upgrade.py", "def plan_upgrade(", "def plan_upgrade(")
 
 def make_scenarios(count: int) -> list[Scenario]:
     """The same ones in each run."""
-    chance = random.Random(20260101)
+    chance, told = random.Random(20260101), random.Random(4)
     return [
         Scenario(
             count=chance.randint(1, 9),
@@ -252,8 +275,9 @@ def make_scenarios(count: int) -> list[Scenario]:
                 for _ in range(chance.randint(0, 5))
             ),
             seed=chance.randint(0, 99),
+            wishes=tuple(told.choice(WISHES) for _ in range(16)) if number % 2 else (),
         )
-        for _ in range(count)
+        for number in range(count)
     ]
 
 
@@ -372,5 +396,8 @@ def test_each_main_rule_has_at_least_three_mutants():
         "impact",
         "renewal",
         "rollout",
+        "phase",
+        "skip",
+        "initializing",
     ):
         assert rules.count(rule) >= 3, rule

@@ -5,21 +5,24 @@ from datetime import timedelta
 
 import pytest
 
-from labctl.model.instance import Wanted
+from labctl.model.instance import Health, HealthState, Wanted
 from labctl.model.spec import Extension, MachineSize
 from labctl.model.upgrade import MemberState, UpgradeCode, UpgradePurpose
-from labctl.planner import Preview, PreviewBatch, preview
+from labctl.planner import Preview, PreviewBatch, make_members, preview
 from tests.planner.world import (
     NEW,
     OLD,
+    RICH,
     T0,
     World,
     digest,
     make_generation,
     make_instance,
+    make_metrics,
     make_policy,
     make_set,
     make_spec,
+    telling,
     upgrading,
 )
 
@@ -111,3 +114,50 @@ def test_it_foresees_an_upgrade_to_a_model_on_the_same_image(change):
 
 def test_a_thousand_instances_are_foreseen_in_no_time():
     assert [len(b.instances) for b in foresee(make_set(1000)).batches] == [200] * 5
+
+
+WISHES = {
+    "web_0": make_metrics(1),
+    "web_1": make_metrics(0),
+    "web_2": make_metrics(0, skips=True),
+}
+
+
+def test_it_shows_phases_and_who_asked_to_be_skipped():
+    found = foresee(telling(make_set(4, spec=make_spec(4, health=RICH)), WISHES))
+    assert [(b.phase, b.instances, b.reason) for b in found.batches] == [
+        (0, ("web_1",), "batch 1 of 3 to 1.1.0, phase 0: at most 1 of 4 at once"),
+        (1, ("web_0",), "batch 2 of 3 to 1.1.0, phase 1: at most 1 of 4 at once"),
+        (None, ("web_3",), "batch 3 of 3 to 1.1.0, last phase: at most 1 of 4 at once"),
+    ]
+    assert found.skipped == (("web_2", "its application asked for it (SkipUpgrade)"),)
+
+
+def test_custom_metrics_of_binary_health_or_of_none_are_not_read():
+    for spec in (
+        make_spec(3),
+        make_spec(3, health=make_spec(1).health.model_copy(update={"application_health": None})),
+    ):
+        members = make_members(telling(make_set(3, spec=spec), WISHES))
+        assert {(m.phase, m.skips_upgrade) for m in members} == {(None, False)}
+
+
+def test_only_a_healthy_instance_has_a_place_in_the_order_but_any_may_ask_to_be_skipped():
+    scale_set = telling(make_set(3, spec=make_spec(3, health=RICH)), WISHES)
+    for state in (HealthState.UNHEALTHY, HealthState.UNKNOWN, HealthState.INITIALIZING):
+        ill = tuple(replace(i, health=replace(i.health, state=state)) for i in scale_set.instances)
+        members = make_members(replace(scale_set, instances=ill))
+        assert [(m.phase, m.skips_upgrade) for m in members] == [
+            (None, False),
+            (None, False),
+            (None, True),
+        ]
+
+
+def test_a_verdict_from_before_the_power_on_gives_no_place_in_the_order():
+    stale = Health(
+        state=HealthState.HEALTHY, since=T0 - timedelta(days=1), custom_metrics=make_metrics(3)
+    )
+    instances = [make_instance(0, health=stale)]
+    spec = make_spec(1, health=RICH)
+    assert make_members(make_set(1, spec=spec, instances=instances))[0].phase is None

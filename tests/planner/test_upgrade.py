@@ -31,6 +31,7 @@ from labctl.model.upgrade import MemberState, UpgradeCode
 from labctl.planner import plan
 from tests.planner.world import (
     NEW,
+    RICH,
     T0,
     make_generation,
     make_instance,
@@ -345,3 +346,27 @@ def test_the_rest_is_skipped_without_a_look_at_the_limits():
 def test_an_upgrade_that_has_ended_decides_nothing_more():
     scale_set = rested(MemberState.FAILED, code=UpgradeCode.FAULTED)
     assert plan(scale_set, T0).decisions == ()
+
+
+def test_the_next_batch_waits_for_who_is_initializing_and_says_so():
+    starting = Health(state=HealthState.INITIALIZING, since=T0)
+    scale_set = upgrading(make_set(1, spec=make_spec(1, health=RICH)))
+    waits = replace(scale_set, instances=(make_instance(0, health=starting),))
+    reason = "the next batch waits for web_0: health is initializing"
+    assert plan(waits, T0).holds[0] == Hold(subject="web", reason=reason)
+    assert plan(waits, T0).decisions == ()
+    for state in (HealthState.UNHEALTHY, HealthState.UNKNOWN):
+        ill = Health(state=state, since=T0)
+        judged = plan(replace(scale_set, instances=(make_instance(0, health=ill),)), T0)
+        assert [type(decision) for decision in judged.decisions] == [EndUpgrade]
+
+
+def test_a_member_of_the_batch_that_is_initializing_is_waited_for_and_unknown_is_not_healthy():
+    rich = make_spec(2, health=RICH)
+    for state in (HealthState.INITIALIZING, HealthState.UNKNOWN):
+        scale_set = in_batch(swapped(health=Health(state=state, since=READY)))
+        scale_set = replace(scale_set, spec=rich, models={1: rich})
+        early = plan(scale_set, SETTLED + timedelta(seconds=1))
+        assert early.decisions == ()
+        assert [hold.subject for hold in early.holds if "waiting for health" in hold.reason]
+        assert [type(action) for action in plan(scale_set, LATE).actions] == [CollectEvidence]

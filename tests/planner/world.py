@@ -1,5 +1,6 @@
 """A small world for the planner: scripted instances, a clock that jumps, rules checked."""
 
+import json
 import random
 import re
 from collections.abc import Callable, Iterable
@@ -31,8 +32,8 @@ from labctl.model.plan import (
     Stop,
 )
 from labctl.model.spec import (
+    ApplicationHealth,
     Extension,
-    HealthProbe,
     ImageReference,
     RollingUpgradePolicy,
     ScaleSetSpec,
@@ -55,6 +56,12 @@ from tests.planner.rules import check_rules, is_restart_asked, is_through
 T0 = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 MIB = 2**20
 OLD, NEW = "1.0.0", "1.1.0"
+
+RICH = HealthSpec(
+    application_health=ApplicationHealth(
+        port=8080, request_path="/health", type_handler_version="2.0"
+    )
+)
 
 SECONDS = {
     "Prepare": 2,
@@ -82,9 +89,27 @@ def make_spec(capacity: int, **changes: Any) -> ScaleSetSpec:
         "capacity": capacity,
         "image": ImageReference(definition="tiny"),
         "extensions": (Extension(name="app", script="true"),),
-        "health": HealthSpec(application_health=HealthProbe(port=8080, request_path="/health")),
+        "health": HealthSpec(
+            application_health=ApplicationHealth(port=8080, request_path="/health")
+        ),
     }
     return ScaleSetSpec(**(values | changes))
+
+
+def make_metrics(phase: int | None = None, *, skips: bool = False) -> str:
+    """Custom metrics as an application tells them."""
+    wish = {"PhaseOrderingNumber": phase, "SkipUpgrade": skips}
+    return json.dumps({"rollingUpgrade": wish})
+
+
+def telling(scale_set: ScaleSet, metrics: dict[str, str]) -> ScaleSet:
+    """The scale set after its applications have told their custom metrics."""
+
+    def tell(instance: Instance) -> Instance:
+        told = replace(instance.health, custom_metrics=metrics.get(instance.name, ""))
+        return replace(instance, health=told)
+
+    return replace(scale_set, instances=tuple(map(tell, scale_set.instances)))
 
 
 def make_policy(**policy: Any) -> UpgradePolicy:
@@ -181,6 +206,7 @@ class Script:
     health: Callable[[str, str, int], int | None] = lambda name, version, generation: 4
     boots: Callable[[str, str, int], bool] = lambda name, version, generation: True
     extends: Callable[[str, str, int], bool] = lambda name, version, generation: True
+    metrics: Callable[[str], str] = lambda name: ""
     memory: int = 2**50  # of the host, bytes
     new_model: int | None = None  # from this model on, an instance answers as on the image NEW
     shuffle: random.Random | None = None
@@ -337,7 +363,8 @@ class World:
 
     def _observe(self) -> None:
         for instance in self.scale_set.instances:
-            health = self._find_health(instance)
+            metrics = self.script.metrics(instance.name)
+            health = replace(self._find_health(instance), custom_metrics=metrics)
             self.scale_set = change_instance(
                 self.scale_set,
                 instance.name,
