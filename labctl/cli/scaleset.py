@@ -29,9 +29,11 @@ def apply(
     from labctl.controller.clock import now
     from labctl.controller.desired import apply_spec
     from labctl.controller.goal import converged
+    from labctl.controller.resources import require_tools_and_resources
 
     with opened_lab(context) as lab:
         lab.check()  # before anything changes
+        require_tools_and_resources(spec, now=now(), settings=lab.settings)
         since = last_event(lab.database)
         with lab.database.write() as connection:
             applied = apply_spec(connection, spec, now=now())

@@ -26,6 +26,7 @@ def plan(name: Name, version: Version = None) -> None:
     """Tell what `upgrade start` would do, batch by batch, and why. Changes nothing."""
     from labctl.cli.follow import opened_lab
     from labctl.controller.clock import now
+    from labctl.controller.resources import find_unreachable
     from labctl.controller.upgrades import find_target
     from labctl.controller.work import look_once
     from labctl.planner import preview
@@ -41,10 +42,12 @@ def plan(name: Name, version: Version = None) -> None:
             target_digest=target.image.digest,
             now=now(),
         )
+    absent = find_unreachable(view.spec, now=now(), settings=context.settings)
     document = {
         "scaleSet": name,
         "target": target.image.name,
         "refusal": found.refusal,
+        "unreachable": [{"extension": who, "fault": fault} for who, fault in absent],
         "batches": [
             {
                 "number": batch.number,
@@ -65,6 +68,8 @@ def plan(name: Name, version: Version = None) -> None:
         print(f"{name}: upgrade to {target.image.name} would be refused: {found.refusal.message}")
         print(f"next: {found.refusal.hint}")
         return
+    for who, fault in absent:
+        print(f"{name}: upgrade would be refused: extension {who!r}: {fault}")
     print(f"{name}: upgrade to {target.image.name}")
     for batch in found.batches:
         pause = f", {format_span(batch.after_pause)} later" if batch.after_pause else ""
@@ -100,6 +105,7 @@ def start(
     """
     from labctl.cli.follow import last_event, opened_lab
     from labctl.controller.clock import now
+    from labctl.controller.resources import require_for_upgrade
     from labctl.controller.upgrades import (
         NothingToUpgradeError,
         find_same_upgrade,
@@ -115,6 +121,7 @@ def start(
         lab.check()
         since = last_event(lab.database)
         view, _ = look_once(lab, name)
+        require_for_upgrade(lab, view, version, restores=rollback)
         try:
             with lab.database.write() as connection:
                 target = find_target(connection, view, version)

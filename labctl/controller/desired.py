@@ -7,9 +7,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from labctl.controller.retries import retry_and_rerun
 from labctl.errors import RefusedError
 from labctl.model.event import EventKind
-from labctl.model.instance import Instance, Wanted
+from labctl.model.instance import Wanted
 from labctl.model.plan import HostCapacity
 from labctl.model.spec import ScaleSetSpec
 from labctl.store.data_disks import load_data_disks
@@ -91,7 +92,7 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
     elif changed:
         replace_model(connection, spec, revision=row.model_revision)
     changes = tuple(_describe_change(name, old, spec) for name in changed)
-    changes += _retry_failures(connection, load_instances(connection, spec.name))
+    changes += retry_and_rerun(connection, spec.name)
     for change in changes:
         _note(connection, spec.name, change, now=now)
     return Applied(created=False, changes=changes)
@@ -200,20 +201,6 @@ def _clear_failure(connection: Connection, scale_set: str, name: str) -> None:
         if instance.name == name:
             save_failure(connection, name, instance.generation, None)
             remove_failed_runs(connection, name, instance.generation)
-
-
-def _retry_failures(connection: Connection, instances: tuple[Instance, ...]) -> tuple[str, ...]:
-    retried = []
-    for instance in instances:
-        has_failed_runs = any(
-            run.finished_at is not None and not run.has_succeeded
-            for run in instance.current.extensions
-        )
-        if instance.current.failure is not None or has_failed_runs:
-            save_failure(connection, instance.name, instance.generation, None)
-            remove_failed_runs(connection, instance.name, instance.generation)
-            retried.append(f"{instance.name}: trying again what failed")
-    return tuple(retried)
 
 
 def _note(

@@ -289,7 +289,5 @@ class Observer:
 
 def has_settled(view: ScaleSet, instance: Instance) -> bool:
     """Is it ready on the wanted disk with every extension through, so that only health is open?"""
-    return instance.is_settled and all(
-        instance.current.has_run(extension.name)
-        for extension in view.models[instance.current.model_revision].extensions
-    )
+    extensions = view.models[instance.current.model_revision].extensions
+    return instance.is_settled and all(map(instance.current.is_through, extensions))

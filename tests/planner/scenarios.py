@@ -30,7 +30,7 @@ from tests.planner.world import (
     upgrading,
 )
 
-FATES = ("well", "well", "well", "slow", "too slow", "never", "no boot", "no extension")
+FATES = ("well", "well", "well", "slow", "too slow", "never", "no boot", "no extension", "refused")
 EVENTS = ("die", "ill", "recover", "restart", "stop", "start", "scale", "cancel", "kill")
 
 
@@ -98,6 +98,7 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         health=lambda name, version, _: ready_after.get(fate(name, version), 4),
         boots=boots,
         extends=lambda name, version, _: fate(name, version) != "no extension",
+        refuses=lambda name, version, _: fate(name, version) == "refused",
         memory=(16 + scenario.spare) * 640 * MIB,
         shuffle=random.Random(scenario.seed),
     )

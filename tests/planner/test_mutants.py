@@ -87,6 +87,33 @@ MUTANTS = [
         "            # The",
         "if False:\n            # The",
     ),
+    # a refused credential
+    (
+        "credential",
+        "upgrade.py",
+        "upgrade.restores and not is_credential",
+        "upgrade.restores or 0 and is_credential",
+    ),
+    (
+        "credential",
+        "upgrade.py",
+        "refused = find_refused_credential(upgrade, situations)",
+        "refused = None",
+    ),
+    (
+        "credential",
+        "health.py",
+        "run.fault is ExtensionFault.CREDENTIAL for",
+        "run.fault is None for",
+    ),
+    (
+        "credential",
+        "limits.py",
+        "is MemberState.FAILED and member.instance in refused",
+        "is MemberState.FAILED",
+    ),
+    ("tag", "instance.py", "tag=extension.force_update_tag,", "tag=None,"),
+    ("tolerated", "health.py", "and run.name not in tolerated", ""),
     # what may be thrown away
     (
         "discard",
@@ -286,5 +313,6 @@ def test_each_main_rule_has_at_least_three_mutants():
         "cancel",
         "boot",
         "scale",
+        "credential",
     ):
         assert rules.count(rule) >= 3, rule
