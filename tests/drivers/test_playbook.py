@@ -36,7 +36,7 @@ target = SshTarget(
 )
 run_playbook(
     target, instance="web_0", run_key="killed", name="x", playbook=Path(playbook),
-    settings={}, protected={"token": "s3cret-token"}, timeout=timedelta(minutes=1),
+    settings={}, protected={"token": "s3c" + "ret-token"}, timeout=timedelta(minutes=1),
     memory=Path(memory),
 )
 """
@@ -155,12 +155,18 @@ def test_another_host_key_is_not_trusted(run, server, memory, tmp_path):
     assert "host key" in result.output.lower()
 
 
-def test_waiting_can_be_given_up(run, tmp_path):
+def test_waiting_can_be_given_up_while_it_runs_on_and_leaves_no_secret(run, memory, tmp_path):
     def check():
-        raise CancelledError("enough")
+        if list(memory.glob("*/*/output")):
+            raise CancelledError("enough")
 
     with pytest.raises(CancelledError):
-        run(write(tmp_path, "true"), check=check)
+        run(write(tmp_path, "true"), check=check, protected={"token": "s3cret-token"})
+    wait_until(lambda: list(memory.glob("*/*/exit")), seconds=60)
+    assert not list(memory.glob("*/*/variables.yml"))
+    reapers = [thread for thread in threading.enumerate() if thread.name.startswith("reap ")]
+    for thread in reapers:
+        thread.join()
 
 
 def test_a_folder_that_another_user_made_is_not_used(run, memory, tmp_path):

@@ -18,6 +18,17 @@ sha256sum <"$LABCTL_SETTINGS_DIR/protected/password" >/root/seen
 echo "port $(cat "$LABCTL_SETTINGS_DIR/settings/port"), password $(cat \\
     "$LABCTL_SETTINGS_DIR/protected/password")"
 """
+# Without Python in the guest, raw is what there is.
+PLAYBOOK = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - name: Tell that it ran
+      ansible.builtin.raw: "echo {{ labctl_settings.word }} >>/root/played"
+    - name: Show what must not be shown
+      ansible.builtin.debug:
+        msg: "{{ labctl_protected_settings.password }}"
+"""
 
 
 @pytest.fixture
@@ -137,7 +148,10 @@ def test_tags_run_again_failures_are_suppressed_and_a_killed_controller_runs_not
         "provisionAfterExtensions": ["fails"],
         "forceUpdateTag": "1",
     }
-    extensions = [long, fails, last]
+    (lab.specs / "play.yml").write_text(PLAYBOOK)
+    play = {"name": "play", "playbook": "play.yml", "settings": {"word": "played"}}
+    play |= {"protectedSettings": secret}
+    extensions = [long, fails, last, play]
     spec = lab.spec("tagged", health=HEALTH, extensions=extensions)
     try:
         first = lab.spawn("apply", spec)
@@ -152,7 +166,7 @@ def test_tags_run_again_failures_are_suppressed_and_a_killed_controller_runs_not
             what="the long extension",
         )
         first.send_signal(signal.SIGKILL)
-        first.wait()
+        first.communicate()
         lab.run("apply", spec)
         assert lab.ask("tagged_0", "cat /root/long").split() == ["begun", "ended"]
         shown = lab.json("instance", "show", "tagged_0")
@@ -160,6 +174,7 @@ def test_tags_run_again_failures_are_suppressed_and_a_killed_controller_runs_not
         assert (runs["fails"]["exitCode"], runs["fails"]["suppressed"]) == (3, True)
         assert (runs["last"]["exitCode"], runs["last"]["forceUpdateTag"]) == (0, "1")
         assert shown["health"] == "Healthy"
+        assert lab.ask("tagged_0", "cat /root/played").split() == ["played"]
         assert "by its suppressFailures" in lab.run("events", "tagged").stdout
         boot = lab.ask("tagged_0", "cat /proc/sys/kernel/random/boot_id")
         again = lab.run("apply", spec, "-o", "json")

@@ -76,8 +76,8 @@ MUTANTS = [
     ),
     ("health", "health.py", "health.since < started_at", "health.since > started_at"),
     # restore
-    ("restore", "upgrade.py", "MemberState.ROLLING_BACK if upgrade.restores else", ""),
-    ("restore", "upgrade.py", "if upgrade.restores else", "if True else"),
+    ("restore", "upgrade.py", "MemberState.ROLLING_BACK if is_restored else", ""),
+    ("restore", "upgrade.py", "if is_restored else", "if True else"),
     ("restore", "upgrade.py", "if current.evidence_at is None:", "if False:"),
     ("restore", "upgrade.py", "name, MemberState.ROLLED_BACK,", "name, MemberState.SUCCEEDED,"),
     (
