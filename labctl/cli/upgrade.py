@@ -69,7 +69,7 @@ def plan(name: Name, version: Version = None) -> None:
         print(f"next: {found.refusal.hint}")
         return
     for who, fault in absent:
-        print(f"{name}: upgrade would be refused: extension {who!r}: {fault}")
+        print(f"{name}: upgrade would be refused: {who}: {fault}")
     print(f"{name}: upgrade to {target.image.name}")
     for batch in found.batches:
         pause = f", {format_span(batch.after_pause)} later" if batch.after_pause else ""

@@ -1,5 +1,6 @@
 """External resources and credentials of extensions: are they there, and are they still good?"""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,6 +29,9 @@ from labctl.settings import Settings
 
 _ASK = timedelta(seconds=5)
 _FETCH = timedelta(seconds=60)
+
+CUSTOM_DATA = "customData"  # in the place of an extension's name
+_URL = re.compile(r"https?://[^\s'\"<>\\]+")
 
 Fault = tuple[str, str]  # (extension, what is wrong)
 
@@ -60,6 +64,11 @@ def find_unreachable(spec: ScaleSetSpec, *, now: datetime, settings: Settings) -
                 require_playbook(extension)
         except LabError as error:
             faults.append((extension.name, error.brief))
+    for url in _URL.findall(spec.custom_data.inline or "" if spec.custom_data else ""):
+        expiry = find_expiry(url)
+        if expiry is not None and expiry <= now:
+            shown = url.partition("?")[0]
+            faults.append((CUSTOM_DATA, f"{shown}: its signature expired at {_write(expiry)}"))
     return tuple(faults)
 
 
@@ -68,8 +77,8 @@ def require_resources(spec: ScaleSetSpec, *, now: datetime, settings: Settings) 
     faults = find_unreachable(spec, now=now, settings=settings)
     if faults:
         raise RefusedError(
-            f"what extensions of {spec.name!r} need is not available",
-            detail="\n".join(f"extension {name!r}: {fault}" for name, fault in faults),
+            f"what extensions or custom data of {spec.name!r} need is not available",
+            detail="\n".join(f"{name}: {fault}" for name, fault in faults),
             hint="renew it, put it into the spec, then run: labctl apply",
         )
 
@@ -96,12 +105,12 @@ def require_tools_and_resources(spec: ScaleSetSpec, *, now: datetime, settings: 
 
 
 def require_unexpired(extension: Extension, now: datetime) -> None:
-    """Raises ExpiredError for the first protected setting whose own date has passed."""
+    """Raises ExpiredError for the first setting, or signed URL in a script, whose own date has passed."""
     for path, text in _credentials(extension):
         expiry = find_expiry(text)
         if expiry is not None and expiry <= now:
             raise ExpiredError(
-                f"credential {path!r} expired at {expiry:%Y-%m-%dT%H:%M:%SZ}",
+                f"credential {path!r} expired at {_write(expiry)}",
                 hint="renew it, put it into the spec, then run: labctl apply",
             )
 
@@ -169,7 +178,8 @@ def _name_credential(extension: Extension, error: CredentialRefusedError) -> Cre
 
 def _credentials(extension: Extension) -> Sequence[tuple[str, str]]:
     return [
-        *([("url", extension.url)] if extension.url else []),
+        *(("script", url) for url in _URL.findall(extension.script or "")),
+        *walk_texts(extension.settings, "settings"),
         *walk_texts(extension.protected_settings, "protectedSettings"),
     ]
 
@@ -189,6 +199,10 @@ def _resource(extension: Extension) -> Resource:
         query=_text(protected.get("sasToken", "")),
         headers=headers,
     )
+
+
+def _write(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _text(value: JsonValue) -> str:

@@ -97,6 +97,21 @@ def test_dates_that_have_passed_are_seen_without_asking_anybody(server, settings
     assert server.requests == []
 
 
+def test_signed_urls_in_scripts_and_custom_data_are_looked_at(settings):
+    old = "https://files.example/a?se=2026-11-23T04:55:00Z&sig=s3cret"
+    wanted = spec(
+        {"name": "a", "script": f"#!/bin/sh\ncurl '{old}' https://files.example/b\n"},
+        customData={"inline": f'#!/bin/sh\nwget "{old}"\n'},
+    )
+    assert find_unreachable(wanted, now=NOW, settings=settings) == (
+        ("a", "credential 'script' expired at 2026-11-23T04:55:00Z"),
+        (
+            "customData",
+            "https://files.example/a: its signature expired at 2026-11-23T04:55:00Z",
+        ),
+    )
+
+
 def test_nobody_there_is_a_fault_unless_a_verified_copy_is(server, settings):
     wanted = make(server, bearerToken="t0ken")
     server.stop()
@@ -142,7 +157,7 @@ def test_a_public_file_is_fetched_once(server, settings):
 def test_all_faults_are_told_at_once_with_the_next_step(server, settings):
     with pytest.raises(RefusedError) as caught:
         require_resources(spec(make(server, bearerToken="x")), now=NOW, settings=settings)
-    assert "extension 'install': credential" in caught.value.detail
+    assert caught.value.detail.startswith("install: credential")
     assert "labctl apply" in caught.value.hint
 
 

@@ -104,7 +104,7 @@ def test_an_expired_credential_leaves_the_first_batch_failed_until_it_is_renewed
         assert (run["fault"], run["exitCode"]) == ("credential", None)
         # Another start is refused before anything changes, and the dry run says so.
         refused = lab.run("upgrade", "start", "cred", "--version", "1.1.0", expect=4)
-        assert "extension 'install': credential" in refused.stderr
+        assert "install: credential" in refused.stderr
         plan = lab.json("upgrade", "plan", "cred", "--version", "1.1.0")
         assert plan["unreachable"][0]["extension"] == "install"
         assert grep(lab, FIRST, PASSWORD) == set()
