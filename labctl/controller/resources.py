@@ -105,7 +105,7 @@ def require_tools_and_resources(spec: ScaleSetSpec, *, now: datetime, settings: 
 
 
 def require_unexpired(extension: Extension, now: datetime) -> None:
-    """Raises ExpiredError for the first setting, or signed URL in a script, whose own date has passed."""
+    """Raises ExpiredError for the first setting or signed URL whose date has passed."""
     for path, text in _credentials(extension):
         expiry = find_expiry(text)
         if expiry is not None and expiry <= now:
