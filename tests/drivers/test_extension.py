@@ -337,9 +337,14 @@ def test_a_secret_is_on_no_command_line_while_it_runs(run, server, tmp_path):
 
 def test_a_lost_connection_with_settings_neither_doubles_nor_leaks(run, server, tmp_path):
     ran = tmp_path / "ran"
-    threading.Timer(1.0, server.hang_up).start()
+
+    def hang_up():
+        wait_until(ran.exists, seconds=30)
+        server.hang_up()
+
+    threading.Thread(target=hang_up).start()
     script = f'echo x >>{ran}; sleep 2.5; cat "$LABCTL_SETTINGS_DIR/settings/port"'
-    result = run(script, settings=PACK, is_private=True)
+    result = run(script, settings=PACK, is_private=True, timeout=timedelta(seconds=60))
     assert (result.exit_code, result.output, result.was_resumed) == (0, "8080", True)
     assert ran.read_text() == "x\n"
     assert grep_guest(server) == []

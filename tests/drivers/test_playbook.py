@@ -1,6 +1,5 @@
 """Playbooks, run by the real Ansible over a real SSH server."""
 
-import getpass
 import os
 import shutil
 import signal
@@ -23,7 +22,7 @@ from labctl.errors import HostError
 from .ssh_server import SshServer, wait_until
 
 EXAMPLE = Path(__file__).parents[2] / "playbooks" / "example-extension.yml"
-MINUTE = timedelta(minutes=1)
+MINUTES = timedelta(minutes=4)  # Ansible is slow on a busy host
 CONTROLLER = """
 import sys
 from datetime import timedelta
@@ -41,9 +40,7 @@ run_playbook(
 )
 """
 
-pytestmark = pytest.mark.skipif(
-    getpass.getuser() != "root", reason="the playbooks become root in the instance"
-)
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +57,12 @@ def server(tmp_path_factory):
 def memory():
     folder = Path(tempfile.mkdtemp(dir="/dev/shm"))  # short, as sockets need it
     yield folder
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # an SSH master of Ansible may be leaving it
 
 
 @pytest.fixture
 def run(server, memory):
-    def call(playbook, *, key="k", timeout=MINUTE, settings=None, protected=None, **more):
+    def call(playbook, *, key="k", timeout=MINUTES, settings=None, protected=None, **more):
         return run_playbook(
             server.target,
             instance="web_0",
@@ -148,7 +145,7 @@ def test_another_host_key_is_not_trusted(run, server, memory, tmp_path):
         playbook=write(tmp_path, "true"),
         settings={},
         protected={},
-        timeout=MINUTE,
+        timeout=MINUTES,
         memory=memory,
     )
     assert result.exit_code == 4
