@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from labctl.model.instance import Wanted
+    from labctl.model.instance import Generation, Wanted
+    from labctl.model.plan import ScaleSet
 
 Name = Annotated[str, typer.Argument(metavar="INSTANCE", help="For example web_3.")]
 Names = Annotated[
@@ -86,6 +87,10 @@ def show(name: Name) -> None:
                             "exitCode": run.exit_code,
                             "startedAt": run.started_at,
                             "finishedAt": run.finished_at,
+                            "fault": run.fault.value if run.fault else None,
+                            "forceUpdateTag": run.tag,
+                            "suppressed": not run.has_succeeded
+                            and run.name in _find_tolerated(view, generation),
                         }
                         for run in generation.extensions
                     ],
@@ -97,6 +102,11 @@ def show(name: Name) -> None:
             ],
         }
     print_document(document, context.output)
+
+
+def _find_tolerated(view: "ScaleSet", generation: "Generation") -> set[str]:
+    model = view.models[generation.model_revision]
+    return {each.name for each in model.extensions if each.suppress_failures}
 
 
 def start(names: Names, timeout: Deadline = None) -> None:

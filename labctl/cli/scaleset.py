@@ -42,11 +42,13 @@ def apply(
     from labctl.controller.clock import now
     from labctl.controller.desired import apply_spec
     from labctl.controller.goal import model_in_force
+    from labctl.controller.resources import require_tools_and_resources
     from labctl.model.upgrade import Upgrade
     from labctl.store.upgrades import find_running_upgrade, load_upgrades
 
     with opened_lab(context) as lab:
         lab.check()  # before anything changes
+        require_tools_and_resources(spec, now=now(), settings=lab.settings)
         since = last_event(lab.database)
         with lab.database.write() as connection:
             running = find_running_upgrade(connection, spec.name)

@@ -24,6 +24,7 @@ _PATTERNS = {
     r"^(latest|\d+\.\d+\.\d+)$": "must be 'latest' or Major.Minor.Patch, such as 1.4.0",
     r"^/[A-Za-z0-9._/-]+$": "must be an absolute path of letters, digits and . _ - /",
     r"^[ -~]+$": "must be printable ASCII text on one line",
+    r"^[0-9a-f]{64}$": "must be a SHA-256 checksum: 64 digits 0-9 and a-f",
     r"^/[!-~]*$": "must begin with '/' and have no blanks",
 }
 _TYPES = {
@@ -31,6 +32,7 @@ _TYPES = {
     "int_from_float": "must be a whole number",
     "bool_type": "must be true or false",
     "tuple_type": "must be a list",
+    "dict_type": "must be a mapping of keys to values",
     "model_type": "must be a mapping of keys to values",
     "string_type": "must be text",
     "string_too_short": "must not be empty",
@@ -89,6 +91,8 @@ def _word(
     value = _value_at(document.value, place)
     if value is None:
         return "is empty; give it a value or remove the key"
+    if "protectedSettings" in place:
+        return _rule(kind, context, fallback, value)  # the value is nobody's business
     if kind == "string_type" and not isinstance(value, dict | list):
         return f'must be text; write it in quotes: "{document.text_of(place) or value}"'
     rule = _rule(kind, context, fallback, value)

@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from labctl.cli.protected_file import read_protected
 from labctl.cli.spec_faults import explain, label_of
-from labctl.errors import InvalidError
+from labctl.errors import InvalidError, LabError
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.spec_rules import CUSTOM_DATA_LIMIT, SCRIPT_LIMIT
 from labctl.model.yaml_text import Document, Position, Step, Value, invalid, parse_yaml
@@ -80,7 +81,7 @@ class _Resolver:
         extensions = spec.get("extensions")
         if isinstance(extensions, list):
             copy["extensions"] = [
-                self._inline(extension, "script", ("extensions", place), SCRIPT_LIMIT)
+                self._resolve_extension(extension, ("extensions", place))
                 if isinstance(extension, dict)
                 else extension
                 for place, extension in enumerate(extensions)
@@ -101,6 +102,31 @@ class _Resolver:
         self.moved[(*at, key)] = (*at, "file")
         # The placeholder keeps the model from complaining about what follows from the first fault.
         return rest | {key: self._read(name, (*at, "file"), limit) or "unreadable"}
+
+    def _resolve_extension(self, extension: dict[str, Value], at: Steps) -> dict[str, Any]:
+        part: dict[str, Any] = dict(self._inline(extension, "script", at, SCRIPT_LIMIT))
+        playbook = part.get("playbook")
+        if isinstance(playbook, str):
+            # Not read here: it may name roles and files beside it. So it stays where it is.
+            path = (self._base / Path(playbook).expanduser()).absolute()
+            if not path.is_file():
+                self._note(
+                    (*at, "playbook"), f"file {playbook!r} does not exist; looked for {path}"
+                )
+            part["playbook"] = str(path)
+        file = part.get("protectedSettingsFile")
+        if isinstance(file, str) and "protectedSettings" not in part:
+            place = (*at, "protectedSettingsFile")
+            del part["protectedSettingsFile"]
+            self.moved[*at, "protectedSettings"] = place
+            try:
+                part["protectedSettings"] = read_protected(self._base / Path(file).expanduser())
+            except LabError as error:
+                self._note(place, f"file {file!r} {error.brief}")
+        return part
+
+    def _note(self, at: Steps, fault: str) -> None:
+        self.faults.append((self._document.mark_of(at), f"{label_of(at)}: {fault}"))
 
     def _read_key(self, key: Value, at: Steps) -> Value:
         if not isinstance(key, str):
@@ -131,7 +157,7 @@ class _Resolver:
             fault = f"file {name!r} cannot be read: {error.strerror}"
         except (ValueError, RuntimeError) as error:
             fault = f"file {name!r} cannot be read: {error}"
-        self.faults.append((self._document.mark_of(at), f"{label_of(at)}: {fault}"))
+        self._note(at, fault)
         return None
 
 

@@ -27,6 +27,7 @@ def plan(name: Name, version: Version = None) -> None:
     from labctl.cli.follow import opened_lab
     from labctl.cli.model import describe_needs, print_needs
     from labctl.controller.clock import now
+    from labctl.controller.resources import find_unreachable
     from labctl.controller.upgrades import find_changes, find_target
     from labctl.controller.work import look_once
     from labctl.model.upgrade import UpgradePurpose
@@ -45,6 +46,7 @@ def plan(name: Name, version: Version = None) -> None:
             target_digest=target.image.digest,
             now=now(),
         )
+    absent = find_unreachable(view.spec, now=now(), settings=context.settings)
     document = {
         "scaleSet": name,
         "target": target.image.name,
@@ -52,6 +54,7 @@ def plan(name: Name, version: Version = None) -> None:
         "modelRevision": target.model_revision,
         **describe_needs(*needs),
         "refusal": found.refusal,
+        "unreachable": [{"extension": who, "fault": fault} for who, fault in absent],
         "batches": [
             {
                 "number": batch.number,
@@ -74,6 +77,8 @@ def plan(name: Name, version: Version = None) -> None:
         print(f"next: {found.refusal.hint}")
         return
     model = f" with model {target.model_revision}" if purpose is UpgradePurpose.MODEL else ""
+    for who, fault in absent:
+        print(f"{name}: upgrade would be refused: {who}: {fault}")
     print(f"{name}: upgrade to {target.image.name}{model}")
     if purpose is UpgradePurpose.MODEL:
         print_needs(*needs)
@@ -111,6 +116,7 @@ def start(
     """
     from labctl.cli.follow import last_event, opened_lab
     from labctl.controller.clock import now
+    from labctl.controller.resources import require_for_upgrade
     from labctl.controller.upgrades import (
         NothingToUpgradeError,
         find_same_upgrade,
@@ -126,6 +132,7 @@ def start(
         lab.check()
         since = last_event(lab.database)
         view, _ = look_once(lab, name)
+        require_for_upgrade(lab, view, version, restores=rollback)
         try:
             with lab.database.write() as connection:
                 target = find_target(connection, view, version, now=now())

@@ -9,9 +9,10 @@ from typing import assert_never
 from sqlalchemy import Connection
 
 from labctl.controller.models import InstanceNeed, ask_for_rollout
+from labctl.controller.retries import retry_and_rerun
 from labctl.errors import RefusedError
 from labctl.model.event import EventKind
-from labctl.model.instance import Instance, Wanted
+from labctl.model.instance import Wanted
 from labctl.model.plan import HostCapacity
 from labctl.model.spec import ScaleSetSpec, UpgradeMode
 from labctl.planner.impact import LIVE_FIELDS, Impact, Need, find_impacts
@@ -106,13 +107,15 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
         _describe_change(name, old, spec, impact)
         for name, impact in zip(changed, impacts, strict=True)
     )
-    needs = ask_for_rollout(connection, spec.name, now=now)
-    # What gets another model by itself is not tried again with its old one: it would count as on
-    # its way, and the rollout would begin although too many are unhealthy.
     is_by_itself = spec.upgrade_policy.mode is not UpgradeMode.MANUAL
-    renewed = {need.instance for need in needs} if is_by_itself else set()
-    kept = [i for i in load_instances(connection, spec.name) if i.name not in renewed]
-    changes += _retry_failures(connection, kept)
+    if not is_by_itself:
+        changes += retry_and_rerun(connection, spec.name)
+    needs = ask_for_rollout(connection, spec.name, now=now)
+    if is_by_itself:
+        # What gets another model by itself is not tried again with its old one: it would count as
+        # on its way, and the rollout would begin although too many are unhealthy.
+        renewed = frozenset(need.instance for need in needs)
+        changes += retry_and_rerun(connection, spec.name, without=renewed)
     for change in changes:
         _note(connection, spec.name, change, now=now)
     return Applied(created=False, changes=changes, impacts=impacts, needs=needs)
@@ -229,20 +232,6 @@ def _clear_failure(connection: Connection, scale_set: str, name: str) -> None:
         if instance.name == name:
             save_failure(connection, name, instance.generation, None)
             remove_failed_runs(connection, name, instance.generation)
-
-
-def _retry_failures(connection: Connection, instances: Sequence[Instance]) -> tuple[str, ...]:
-    retried = []
-    for instance in instances:
-        has_failed_runs = any(
-            run.finished_at is not None and not run.has_succeeded
-            for run in instance.current.extensions
-        )
-        if instance.current.failure is not None or has_failed_runs:
-            save_failure(connection, instance.name, instance.generation, None)
-            remove_failed_runs(connection, instance.name, instance.generation)
-            retried.append(f"{instance.name}: trying again what failed")
-    return tuple(retried)
 
 
 def _note_switch(

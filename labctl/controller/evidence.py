@@ -9,8 +9,10 @@ from typing import Any
 
 from labctl.controller.build import console_log
 from labctl.controller.clock import now
+from labctl.controller.extensions import find_secrets
 from labctl.controller.lab import Lab
 from labctl.controller.prober import Sample
+from labctl.drivers.redact import Redactor
 from labctl.drivers.serial_log import clean_text
 from labctl.drivers.ssh import SshConnection
 from labctl.errors import HostError, LabError
@@ -52,7 +54,7 @@ def collect_evidence(
         offset = find_console_offset(transaction, instance.name, generation.number)
     serial = _read_from(console_log(lab, view.name, instance.name), offset)
     folder = lab.settings.evidence_dir(action.upgrade, instance.name)
-    evidence = {
+    evidence: dict[str, object] = {
         "instance": instance.name,
         "upgrade": action.upgrade,
         "generation": generation.number,
@@ -70,6 +72,7 @@ def collect_evidence(
                 "startedAt": run.started_at.isoformat(),
                 "finishedAt": run.finished_at.isoformat() if run.finished_at else None,
                 "exitCode": run.exit_code,
+                "fault": run.fault.value if run.fault else None,
                 "output": run.output,
             }
             for run in generation.extensions
@@ -78,6 +81,11 @@ def collect_evidence(
             {"at": s.at.isoformat(), "state": s.state.value, "detail": s.detail} for s in samples
         ],
     }
+    redactor = find_secrets(view.models[generation.model_revision])
+    evidence = {key: _redact(value, redactor) for key, value in evidence.items()}
+    serial = redactor.redact(serial.decode(errors="surrogateescape")).encode(
+        errors="surrogateescape"
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write(folder / "serial.log", serial)
@@ -110,6 +118,16 @@ def load_all_evidence(lab: Lab, upgrade_id: int) -> dict[str, dict[str, Any]]:
         for member in upgrade.members
     }
     return {name: evidence for name, evidence in found.items() if evidence is not None}
+
+
+def _redact(value: object, redactor: Redactor) -> object:
+    if isinstance(value, str):
+        return redactor.redact(value)
+    if isinstance(value, list):
+        return [_redact(each, redactor) for each in value]
+    if isinstance(value, dict):
+        return {key: _redact(each, redactor) for key, each in value.items()}
+    return value
 
 
 def _rung(generation: Generation) -> str:

@@ -1,7 +1,5 @@
 """Talks to guests over SSH: readiness, extensions, custom data."""
 
-import hashlib
-from dataclasses import replace
 from datetime import timedelta
 
 from labctl.controller.build import (
@@ -10,16 +8,16 @@ from labctl.controller.build import (
     ssh_target,
 )
 from labctl.controller.clock import now
+from labctl.controller.extensions import last_line, run_one
 from labctl.controller.journal import fail, note
 from labctl.controller.lab import Lab
 from labctl.controller.signals import Signal
-from labctl.drivers.extension import rerun_custom_data, run_extension
+from labctl.drivers.extension import rerun_custom_data
 from labctl.drivers.failpoint import reach
 from labctl.drivers.readiness import climb
 from labctl.drivers.ssh import SshConnection, wait_for_ssh
 from labctl.model.event import EventKind
 from labctl.model.instance import (
-    ExtensionRun,
     Failure,
     Generation,
     Instance,
@@ -29,18 +27,14 @@ from labctl.model.plan import (
     RunExtension,
     ScaleSet,
 )
-from labctl.planner.health import extension_time_left
-from labctl.planner.situation import survey
 from labctl.store.instances import (
     change_generation,
     change_instance,
     find_console_offset,
     load_identity,
-    save_extension_run,
     save_failure,
 )
 
-_LEAST_TIME = timedelta(seconds=1)
 _RECONNECT = timedelta(seconds=60)
 
 
@@ -92,52 +86,13 @@ class Guests:
         self, view: ScaleSet, instance: Instance, action: RunExtension, signal: Signal
     ) -> None:
         """Run one extension to its end, or take up the run that is under way."""
-        lab = self._lab
-        generation = instance.get_generation(action.generation)
-        model = view.models[generation.model_revision]
-        extension = next(e for e in model.extensions if e.name == action.extension)
-        left = extension_time_left(
-            next(s for s in survey(view) if s.instance.name == instance.name)
-        )
-        script = (extension.script or "").encode()
-        earlier = next((r for r in generation.extensions if r.name == extension.name), None)
-        run = ExtensionRun(name=extension.name, started_at=now(), finished_at=None, exit_code=None)
-        if earlier is not None and earlier.finished_at is None:
-            run = replace(run, started_at=earlier.started_at)  # a dead controller began it
-        with lab.database.write() as connection:
-            save_extension_run(connection, instance.name, generation.number, run)
-        reach("extension:recorded")
-        digest = hashlib.sha256(f"{extension.name}\0".encode() + script).hexdigest()[:12]
-        # A later run on the same disk, asked for by its user, must not find the earlier result.
-        key = f"g{generation.number}-{digest}-{run.started_at:%Y%m%d%H%M%S%f}"
-        result = run_extension(
-            self._connect(view, instance, signal),
-            run_key=key,
-            name=extension.name,
-            script=script,
-            timeout=min(extension.timeout, max(left, _LEAST_TIME)),
-            check=signal.check,
-        )
-        reach("extension:ran")
-        ended = replace(run, finished_at=now(), exit_code=result.exit_code, output=result.output)
-        with lab.database.write() as connection:
-            save_extension_run(connection, instance.name, generation.number, ended)
-        seconds = (now() - run.started_at).total_seconds()
-        if ended.has_succeeded:
-            text = f"extension {extension.name!r} succeeded in {seconds:.1f} s, {action.reason}"
-            note(self._lab.database, view, instance, EventKind.RUNG, text)
-            return
-        how = (
-            f"did not end within {extension.timeout.total_seconds():g} s"
-            if result.timed_out
-            else f"ended with exit code {result.exit_code}"
-        )
-        fail(
-            self._lab.database,
+        run_one(
+            self._lab,
             view,
             instance,
-            Rung.EXTENSIONS,
-            f"extension {extension.name!r} {how}: {_last_line(result.output)}",
+            action,
+            lambda: self._connect(view, instance, signal),
+            signal,
         )
 
     def rerun_custom_data(self, view: ScaleSet, instance: Instance, signal: Signal) -> None:
@@ -163,7 +118,7 @@ class Guests:
         if result.has_succeeded:
             note(self._lab.database, view, instance, EventKind.RUNG, "custom data ran again")
         else:
-            output = _last_line(result.stderr or result.stdout)
+            output = last_line(result.stderr or result.stdout)
             fail(
                 self._lab.database,
                 view,
@@ -189,8 +144,3 @@ class Guests:
         known = self._connections.pop(instance, None)
         if known is not None:
             known.close()
-
-
-def _last_line(output: str) -> str:
-    lines = [line for line in output.strip().splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "no output"

@@ -295,7 +295,5 @@ def has_settled(view: ScaleSet, instance: Instance) -> bool:
     asked, started = instance.restart_asked_at, instance.current.started_at
     if asked is not None and started is not None and asked > started:
         return False  # it is still the boot before the one that is asked for
-    return instance.is_settled and all(
-        instance.current.has_run(extension.name)
-        for extension in view.models[instance.current.model_revision].extensions
-    )
+    extensions = view.models[instance.current.model_revision].extensions
+    return instance.is_settled and all(map(instance.current.is_through, extensions))

@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from labctl.controller.lab import Lab
+from labctl.controller.resources import find_unreachable
 from labctl.controller.upgrades import Target, start_upgrade
 from labctl.errors import RefusedError
 from labctl.model.image import ImageVersion, find_latest
@@ -19,6 +21,7 @@ from labctl.store.settings import load_setting, save_setting
 from labctl.store.upgrades import load_upgrades
 
 _SETTING = "automatic-upgrades"
+_ASK_EVERY = timedelta(minutes=1)
 _PAST = 50  # attempts that are looked at; only those to the present offer count
 
 
@@ -44,9 +47,11 @@ class Forecast:
 class Platform:
     """The hook of a daemon's reconcilers. Safe to share between threads."""
 
-    def __init__(self, database: Database, timing: Timing) -> None:
-        self._database = database
+    def __init__(self, lab: Lab, timing: Timing) -> None:
+        self._settings = lab.settings
+        self._database = lab.database
         self._timing = timing
+        self._absent: dict[str, Hold] = {}  # by scale set: what its extensions lacked, until when
 
     def consider(self, view: ScaleSet, now: datetime) -> Hold | None:
         """Start an upgrade when one is due; the value says what is waited for."""
@@ -58,6 +63,9 @@ class Platform:
         decision = forecast.decision
         if isinstance(decision, Hold):
             return decision
+        absent = self._find_absent(view, now)
+        if absent is not None:
+            return absent
         try:
             with self._database.write() as connection:
                 upgrade = start_upgrade(
@@ -71,6 +79,24 @@ class Platform:
         except RefusedError as error:  # something changed since the look
             return Hold(subject=view.name, reason=f"{error.brief}; {error.detail or error.hint}")
         return Hold(subject=view.name, reason=f"upgrade {upgrade} begins", until=now)
+
+    def _find_absent(self, view: ScaleSet, now: datetime) -> Hold | None:
+        """What the extensions need and cannot have; servers are asked once a minute at most."""
+        known = self._absent.get(view.name)
+        if known is not None and known.until is not None and now < known.until <= now + _ASK_EVERY:
+            return known
+        faults = find_unreachable(view.spec, now=now, settings=self._settings)
+        if not faults:
+            self._absent.pop(view.name, None)
+            return None
+        told = "; ".join(f"{name}: {fault}" for name, fault in faults)
+        hold = Hold(
+            subject=view.name,
+            reason=f"what the extensions need is not available: {told}",
+            until=now + _ASK_EVERY,
+        )
+        self._absent[view.name] = hold
+        return hold
 
 
 def foresee(connection: Connection, view: ScaleSet, *, timing: Timing, now: datetime) -> Forecast:

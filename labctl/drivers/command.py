@@ -1,7 +1,11 @@
 """The one door to other programs: lists of arguments, a deadline, an error that can be replayed."""
 
+import contextlib
+import os
 import shlex
+import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -65,3 +69,52 @@ def run(
             detail=f"{(done.stderr or done.stdout).strip()[-_TAIL:]}\ncommand: {shlex.join(words)}",
         )
     return Completed(exit_code=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+
+def start_detached(arguments: Sequence[str | Path]) -> None:
+    """Start a program that outlives this one; it is reaped where this one lives on."""
+    words = [str(argument) for argument in arguments]
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    threading.Thread(target=process.wait, name=f"reap {words[0]}", daemon=True).start()
+
+
+def run_in_group(
+    arguments: Sequence[str | Path],
+    *,
+    output: Path,
+    timeout: timedelta,
+    environment: Mapping[str, str],
+    directory: Path,
+    keep_open: Sequence[int] = (),
+) -> int | None:
+    """Run a program with its output (stdout and stderr) in a file; return its exit code.
+
+    None: at the deadline it was killed, with all that it had started. `keep_open` are descriptors
+    that it and its children hold as long as they live.
+    """
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        process = subprocess.Popen(
+            [str(argument) for argument in arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            cwd=directory,
+            start_new_session=True,
+            pass_fds=keep_open,
+        )
+        try:
+            return process.wait(timeout.total_seconds())
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -48,6 +48,8 @@ def run_extension(
     on_output: OnOutput | None = None,
     check: Check = no_check,
     force: bool = False,
+    settings: bytes = b"",
+    is_private: bool = False,
     state_dir: str = STATE_DIR,
 ) -> ExtensionResult:
     """Run a script as root in the guest, once for each `run_key`, and wait for its end.
@@ -57,6 +59,9 @@ def run_extension(
     this function then connects again by itself. At the time-out the guest kills the script and all
     that it started. A script that a restart of the guest cut off begins anew, at most twice.
     `on_output` may see the last output again after a lost connection.
+
+    `settings` come from `guest_settings.pack_settings`. They and, when `is_private`, the output
+    touch no disk of the guest; the output can then be fetched only once.
 
     Raises ExtensionError, TimedOutError when the guest cannot be reached again, and what `check`
     raises.
@@ -69,10 +74,12 @@ def run_extension(
     try:
         while True:
             arguments = [state_dir, run_key, str(len(script)), str(seconds)]
+            arguments += ["force" if is_forced else "", str(len(settings))]
+            arguments += ["private" if is_private else ""]
             try:
                 result = current.run(
-                    as_root(RUN_EXTENSION, [*arguments, "force" if is_forced else ""]),
-                    stdin=script,
+                    as_root(RUN_EXTENSION, arguments),
+                    stdin=script + settings,
                     timeout=timedelta(seconds=max(1.0, end - time.monotonic())),
                     on_output=on_output,
                     check=check,

@@ -94,15 +94,20 @@ exit $code
 
 
 # Runs a script once, detached from the SSH session, and waits for it. stdin: the script.
-# Arguments: state directory, run key, bytes of the script, seconds it may take, "force" or "".
+# Arguments: state directory, run key, bytes of the script, seconds it may take, "force" or "",
+# bytes of the settings that follow the script on stdin, "private" or "".
+# Settings are unpacked below /run, which is memory, for the time of the run; see guest_settings.py.
+# The output of a private run is kept there as well, and only until it has been fetched.
 # stdout: its output; the last line of stderr: "labctl-extension code=N timed_out=0|1 resumed=0|1".
 # A run is claimed by the process that runs it, in one atomic step, so two starts make one run.
 RUN_EXTENSION = r"""
 set -u
 umask 077
 unset SUDO_COMMAND SUDO_USER SUDO_UID SUDO_GID # the script is nobody's errand; the first is long
-key=$2 size=$3 limit=$4 force=$5
+key=$2 size=$3 limit=$4 force=$5 extra=$6 private=$7
 dir=$1/$key
+memory=/run/labctl/extensions
+settings=$memory/$key
 boot=$(cat /proc/sys/kernel/random/boot_id)
 resumed=1
 now() { read -r up _ </proc/uptime; up=${up%.*}; }
@@ -112,6 +117,7 @@ is_running() {
     [ -n "$pid" ] && grep -q -s -a -F "$dir/runner" "/proc/$pid/cmdline"
 }
 mkdir -p "$dir" || exit 1
+[ ! -h "$dir/output" ] || mkdir -p "$memory" # a restart of the guest has emptied /run
 if [ "$force" = force ] && ! is_running; then
     rm -rf "$dir"
     mkdir "$dir" || exit 1
@@ -126,7 +132,28 @@ if [ ! -e "$dir/exit" ] && [ ! -d "$dir/claim-$boot" ] && [ -e "$dir/claims" ] &
 fi
 if [ ! -e "$dir/exit" ] && [ ! -d "$dir/claim-$boot" ]; then
     resumed=0
-    cat >"$dir/script.$$"
+    if [ "$extra" -gt 0 ]; then
+        grep -q '^[^ ]* /run tmpfs ' /proc/mounts || {
+            echo 'labctl: /run is not in memory, so settings cannot be handed over' >&2
+            exit 1
+        }
+        mkdir -p "$settings" && cat >"$settings/stdin.$$" || exit 1
+        head -c "$size" <"$settings/stdin.$$" >"$dir/script.$$"
+        tail -c +$((size + 1)) <"$settings/stdin.$$" >"$settings/pack.$$"
+        rm -f "$settings/stdin.$$"
+        if [ "$(wc -c <"$settings/pack.$$")" -ne "$extra" ]; then
+            rm -rf "$settings"
+            echo 'labctl: the settings did not arrive whole' >&2
+            exit 1
+        fi
+        mv "$settings/pack.$$" "$settings/pack"
+        if [ -n "$private" ]; then
+            ln -sf "$memory/$key.output" "$dir/output"
+            ln -sf "$memory/$key.end" "$dir/output.end"
+        fi
+    else
+        cat >"$dir/script.$$"
+    fi
     if [ "$(wc -c <"$dir/script.$$")" -ne "$size" ]; then
         rm -f "$dir/script.$$"
         echo 'labctl: the script did not arrive whole' >&2
@@ -135,7 +162,7 @@ if [ ! -e "$dir/exit" ] && [ ! -d "$dir/claim-$boot" ]; then
     chmod 700 "$dir/script.$$" && mv "$dir/script.$$" "$dir/script" || exit 1
     rm -f "$dir/pid" "$dir/timed-out"
     cat >"$dir/runner.$$" <<'RUNNER'
-dir=$1 key=$2 limit=$3 boot=$4
+dir=$1 key=$2 limit=$3 boot=$4 settings=$5
 now() { read -r up _ </proc/uptime; up=${up%.*}; }
 signal_all() { # SIGNAL: to all that descends from the script, told by its environment
     marked=$(grep -l -s -a -F "LABCTL_RUN=$key;" /proc/[0-9]*/environ)
@@ -157,6 +184,14 @@ mv "$dir/pid.part" "$dir/pid"
 export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 cd "$HOME" || cd /
 : >"$dir/output"
+if [ -e "$settings/pack" ]; then
+    mkdir -p "$settings/settings" "$settings/protected"
+    while read -r name value; do
+        printf '%b' "$value" >"$settings/$name"
+    done <"$settings/pack"
+    rm -f "$settings/pack"
+    export LABCTL_SETTINGS_DIR="$settings"
+fi
 if [ "$(head -c 2 "$dir/script")" = '#!' ]; then
     LABCTL_RUN="$key;" setsid "$dir/script"
 else
@@ -198,6 +233,7 @@ else
     kill $dog
 fi
 trim
+rm -rf "$settings"
 echo "code=$code timed_out=$timed_out" >"$dir/exit.part"
 mv "$dir/exit.part" "$dir/exit"
 RUNNER
@@ -205,10 +241,12 @@ RUNNER
     unit=
     if [ -d /run/systemd/system ] && command -v systemd-run >/dev/null 2>&1; then
         systemd-run --quiet --collect --unit="labctl-extension-$key" --property=KillMode=process \
-            sh "$dir/runner" "$dir" "$key" "$limit" "$boot" </dev/null >/dev/null 2>&1 && unit=1
+            sh "$dir/runner" "$dir" "$key" "$limit" "$boot" "$settings" \
+            </dev/null >/dev/null 2>&1 && unit=1
     fi
     if [ -z "$unit" ]; then
-        setsid sh "$dir/runner" "$dir" "$key" "$limit" "$boot" </dev/null >/dev/null 2>&1 &
+        setsid sh "$dir/runner" "$dir" "$key" "$limit" "$boot" "$settings" \
+            </dev/null >/dev/null 2>&1 &
     fi
 fi
 offset=0
@@ -248,6 +286,8 @@ while [ ! -e "$dir/exit" ]; do
     now
 done
 emit
+rm -rf "$settings" # of a runner that was killed, or of one that came too late
+[ ! -h "$dir/output" ] || rm -f "$memory/$key.output" "$memory/$key.end"
 read -r verdict <"$dir/exit"
 echo "labctl-extension $verdict resumed=$resumed" >&2
 """

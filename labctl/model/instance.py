@@ -5,6 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from labctl.model.spec import Extension
+
 
 class Wanted(StrEnum):
     """What the user wants of one instance."""
@@ -67,6 +69,13 @@ class Failure:
     at: datetime
 
 
+class ExtensionFault(StrEnum):
+    """What kept an extension from succeeding, where that is not its script."""
+
+    CREDENTIAL = "credential"  # expired or refused: no OS disk, new or old, would do better
+    RESOURCE = "resource"  # what it names cannot be had, or is not what it should be
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtensionRun:
     """The last run of one extension on one generation."""
@@ -76,6 +85,8 @@ class ExtensionRun:
     finished_at: datetime | None  # None: running, or the controller died meanwhile
     exit_code: int | None  # None with finished_at: timed out or connection lost
     output: str = ""  # the last 64 KiB of stdout and stderr
+    fault: ExtensionFault | None = None
+    tag: str | None = None  # the forceUpdateTag that it ran under
 
     @property
     def has_succeeded(self) -> bool:
@@ -107,9 +118,15 @@ class Generation:
             and self.ready_at >= self.started_at
         )
 
-    def has_run(self, extension: str) -> bool:
-        """Has `extension` succeeded on this generation?"""
-        return any(run.name == extension and run.has_succeeded for run in self.extensions)
+    def is_through(self, extension: Extension) -> bool:
+        """Has it succeeded here under its present tag, or failed, which it may?"""
+        return any(
+            run.name == extension.name
+            and (run.has_succeeded or (extension.suppress_failures and run.finished_at is not None))
+            # Only another tag is a wish to run again, not that there is none any more.
+            and extension.force_update_tag in {None, run.tag}
+            for run in self.extensions
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

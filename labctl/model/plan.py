@@ -191,6 +191,7 @@ class RunExtension:
     generation: int
     extension: str
     reason: str
+    tag: str | None = None  # the forceUpdateTag that it runs under
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

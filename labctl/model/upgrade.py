@@ -65,11 +65,12 @@ class MemberState(StrEnum):
 
 
 class UpgradeErrorCode(StrEnum):
-    """Codes that Azure documents."""
+    """Codes that Azure documents; the last one is our own."""
 
     UNHEALTHY_BEFORE = "MaxUnhealthyInstancePercentExceededBeforeRollingUpgrade"
     UNHEALTHY_DURING = "MaxUnhealthyInstancePercentExceededInRollingUpgrade"
     UNHEALTHY_UPGRADED = "MaxUnhealthyUpgradedInstancePercentExceededInRollingUpgrade"
+    CREDENTIAL_REFUSED = "ExtensionCredentialRefused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

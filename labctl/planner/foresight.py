@@ -88,7 +88,7 @@ def succeed(scale_set: ScaleSet, action: Action, now: datetime) -> ScaleSet:
         return replace(scale_set, instances=kept)
     changed = change_instance(scale_set, name, lambda _: instance)
     extensions = changed.models[instance.current.model_revision].extensions
-    if not (instance.is_settled and all(instance.current.has_run(e.name) for e in extensions)):
+    if not (instance.is_settled and all(map(instance.current.is_through, extensions))):
         return changed
     healthy = Health(state=HealthState.HEALTHY, since=now)
     changed = change_instance(changed, name, lambda i: replace(i, health=healthy))
@@ -116,7 +116,13 @@ def apply(instance: Instance, action: Action, now: datetime) -> Instance | None:
         case AwaitReady():
             return change_current(instance, lambda g: replace(g, ready_at=now))
         case RunExtension():
-            run = ExtensionRun(name=action.extension, started_at=now, finished_at=now, exit_code=0)
+            run = ExtensionRun(
+                name=action.extension,
+                started_at=now,
+                finished_at=now,
+                exit_code=0,
+                tag=action.tag,
+            )
             return change_current(instance, lambda g: replace(g, extensions=_add(g, run)))
         case RerunCustomData():
             return replace(instance, rerun_custom_data_asked_at=None)

@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from labctl.model.instance import Failure, HealthState, Instance, Power, Rung
+from labctl.model.instance import (
+    ExtensionFault,
+    ExtensionRun,
+    Failure,
+    HealthState,
+    Instance,
+    Power,
+    Rung,
+)
 from labctl.model.plan import ScaleSet
 from labctl.model.quantity import format_duration
 from labctl.model.spec import Extension
@@ -106,11 +114,12 @@ def find_failure(situation: Situation) -> Failure | None:
 
 
 def find_next_extension(situation: Situation) -> Extension | None:
-    """The first extension of its model that has not succeeded and whose forerunners have."""
-    current = situation.current
-    for extension in situation.model.extensions:
+    """The first extension of its model that is not through and whose forerunners are."""
+    extensions = situation.model.extensions
+    through = {each.name for each in extensions if situation.current.is_through(each)}
+    for extension in extensions:
         after = extension.provision_after_extensions
-        if not current.has_run(extension.name) and all(current.has_run(name) for name in after):
+        if extension.name not in through and all(name in through for name in after):
             return extension
     return None
 
@@ -132,21 +141,43 @@ def extension_time_left(situation: Situation) -> timedelta:
     return situation.model.extensions_time_budget - spent
 
 
-def _find_extension_failure(situation: Situation) -> Failure | None:
+def is_credential_refused(situation: Situation) -> bool:
+    """Has it failed because a credential of an extension has expired or is refused?"""
+    return any(run.fault is ExtensionFault.CREDENTIAL for run in _find_failed_runs(situation))
+
+
+def _find_ended_runs(situation: Situation) -> list[ExtensionRun]:
+    """Those that count for this power-on."""
     ready_at = situation.current.ready_at
-    ended = [
+    return [
         run
         for run in situation.current.extensions
         if run.finished_at is not None and ready_at is not None and run.started_at >= ready_at
     ]
-    for run in ended:
-        if not run.has_succeeded and run.finished_at is not None:
+
+
+def _find_failed_runs(situation: Situation) -> list[ExtensionRun]:
+    """Those that failed, unless their extension may."""
+    tolerated = {each.name for each in situation.model.extensions if each.suppress_failures}
+    return [
+        run
+        for run in _find_ended_runs(situation)
+        if not run.has_succeeded and run.name not in tolerated
+    ]
+
+
+def _find_extension_failure(situation: Situation) -> Failure | None:
+    for run in _find_failed_runs(situation):
+        if run.finished_at is not None:
             how = "did not end" if run.exit_code is None else f"ended with {run.exit_code}"
+            if run.fault is not None:
+                how = f"has no usable {run.fault}"
             return Failure(
                 rung=Rung.EXTENSIONS,
                 message=f"extension {run.name!r} {how}",
                 at=run.finished_at,
             )
+    ended = _find_ended_runs(situation)
     if ended and find_next_extension(situation) and extension_time_left(situation) <= timedelta(0):
         budget = format_duration(situation.model.extensions_time_budget)
         return Failure(

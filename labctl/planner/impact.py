@@ -117,7 +117,9 @@ def _judge_extensions(
 
 
 def _content(extension: Extension) -> dict[str, object]:
-    return extension.model_dump(exclude=set(_SCHEDULE))
+    # Not from a dump: that masks protected settings, and a renewed credential is a change.
+    names = (name for name in Extension.model_fields if name not in _SCHEDULE)
+    return {name: getattr(extension, name) for name in names}
 
 
 def _judge_health(old: ScaleSetSpec, new: ScaleSetSpec) -> tuple[Need, str]:

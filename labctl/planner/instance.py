@@ -108,6 +108,7 @@ def _find_step_of_powered(situation: Situation) -> Action | Hold | None:
             generation=current.number,
             extension=extension.name,
             reason=f"after {after}" if after else f"new OS disk {current.number}",
+            tag=extension.force_update_tag,
         )
     verdict = judge(situation)
     if not verdict.is_healthy:

@@ -1,10 +1,10 @@
-"""The two limits that stop an upgrade: unhealthy instances in the set, and among the upgraded."""
+"""What stops an upgrade: unhealthy instances in the set or among the upgraded, a credential."""
 
 from collections.abc import Sequence
 
 from labctl.model.spec import RollingUpgradePolicy
 from labctl.model.upgrade import MemberState, Upgrade
-from labctl.planner.health import judge
+from labctl.planner.health import is_credential_refused, judge
 from labctl.planner.situation import Situation
 
 
@@ -45,6 +45,19 @@ def find_unhealthy_upgraded(upgrade: Upgrade, situations: Sequence[Situation]) -
         f"unhealthy after the upgrade to {upgrade.target}: "
         f"{_share(len(failed), attempted)}, more than {limit} %; first {name}: {message}"
     )
+
+
+def find_refused_credential(upgrade: Upgrade, situations: Sequence[Situation]) -> str | None:
+    """Say so when a member was left failed because a credential was refused; one is enough."""
+    # The next instances would fail by the same credential, whatever share of them may.
+    refused = {s.instance.name for s in situations if is_credential_refused(s)}
+    for member in sorted(upgrade.members, key=lambda m: (m.batch or 0, m.ordinal)):
+        if member.state is MemberState.FAILED and member.instance in refused:
+            return (
+                f"{member.instance} is left failed: {member.message}; renew the credential in the "
+                "spec, then run: labctl apply"
+            )
+    return None
 
 
 def _exceeds(count: int, total: int, percent: int) -> bool:

@@ -17,7 +17,7 @@ def has_latest_model(scale_set: ScaleSet, instance: Instance) -> bool:
         and current.prepared
         and domain.generation == current.number
         and not domain.is_stale
-        and all(current.has_run(extension.name) for extension in model.extensions)
+        and all(map(current.is_through, model.extensions))
     )
 
 

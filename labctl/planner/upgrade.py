@@ -26,8 +26,18 @@ from labctl.model.upgrade import (
     UpgradeErrorCode,
 )
 from labctl.planner.batch import Choice, choose_batch, count_batches, limit_batch, name_phase
-from labctl.planner.health import find_failure, is_on_its_way, is_restart_due, judge
-from labctl.planner.limits import find_unhealthy_set, find_unhealthy_upgraded
+from labctl.planner.health import (
+    find_failure,
+    is_credential_refused,
+    is_on_its_way,
+    is_restart_due,
+    judge,
+)
+from labctl.planner.limits import (
+    find_refused_credential,
+    find_unhealthy_set,
+    find_unhealthy_upgraded,
+)
 from labctl.planner.situation import Situation
 
 
@@ -121,7 +131,10 @@ def _judge_moving(
         return CollectEvidence(
             instance=name, generation=current.number, upgrade=upgrade.id, reason=failure
         )
-    state = MemberState.ROLLING_BACK if upgrade.restores else MemberState.FAILED
+    # A refused credential says nothing against the image, and the previous disk would need it as
+    # well: the instance is left failed, until the credential is renewed and the model applied.
+    is_restored = upgrade.restores and not is_credential_refused(situation)
+    state = MemberState.ROLLING_BACK if is_restored else MemberState.FAILED
     return _move(upgrade, name, state, failure)
 
 
@@ -166,7 +179,10 @@ def _plan_between_batches(
     scale_set: ScaleSet, upgrade: Upgrade, situations: Sequence[Situation], now: datetime
 ) -> Plan:
     """Stop, end, pause, or begin the next batch."""
-    # Limits first: a cancel must not hide that the image is bad.
+    # Limits first: a cancel must not hide that the image is bad, or a credential refused.
+    refused = find_refused_credential(upgrade, situations)
+    if refused is not None:
+        return _fault(upgrade, UpgradeErrorCode.CREDENTIAL_REFUSED, refused)
     fault = find_unhealthy_upgraded(upgrade, situations)
     if fault is not None:
         return _fault(upgrade, UpgradeErrorCode.UNHEALTHY_UPGRADED, fault)

@@ -28,6 +28,8 @@ class Database:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
             # Host keys and tokens are inside, so nobody else may read it, from the first byte on.
             path.touch(mode=0o600)
+            if path.stat().st_mode & 0o077:  # copied back by somebody, for example
+                path.chmod(0o600)
         except OSError as error:
             raise HostError(
                 f"cannot write the state directory {str(path.parent)!r}",

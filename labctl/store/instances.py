@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from labctl.errors import NotFoundError
 from labctl.model.instance import (
+    ExtensionFault,
     ExtensionRun,
     Failure,
     Generation,
@@ -247,6 +248,8 @@ def save_extension_run(
             finished_at=run.finished_at,
             exit_code=run.exit_code,
             output=run.output[-MAX_OUTPUT:],
+            fault=None if run.fault is None else run.fault.value,
+            tag=run.tag,
         )
     )
 
@@ -305,6 +308,8 @@ def _load_generations(
                 finished_at=row.finished_at,
                 exit_code=row.exit_code,
                 output=row.output,
+                fault=None if row.fault is None else ExtensionFault(row.fault),
+                tag=row.tag,
             )
         )
     found: defaultdict[str, list[Generation]] = defaultdict(list)

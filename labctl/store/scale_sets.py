@@ -99,7 +99,7 @@ def replace_model(connection: Connection, spec: ScaleSetSpec, *, revision: int) 
     connection.execute(
         update(model)
         .where(model.c.scale_set == spec.name, model.c.revision == revision)
-        .values(spec=spec.model_dump_json())
+        .values(spec=_dump_spec(spec))
     )
 
 
@@ -187,6 +187,11 @@ def load_view(
     )
 
 
+def _dump_spec(spec: ScaleSetSpec) -> str:
+    # With protected settings: this file (0600) is the one place where they are kept.
+    return spec.model_dump_json(context={"reveal": True})
+
+
 @lru_cache(maxsize=256)
 def _parse_spec(text: str) -> ScaleSetSpec:
     return ScaleSetSpec.model_validate_json(text)
@@ -197,6 +202,6 @@ def _insert_model(
 ) -> None:
     connection.execute(
         insert(model).values(
-            scale_set=spec.name, revision=revision, spec=spec.model_dump_json(), created_at=now
+            scale_set=spec.name, revision=revision, spec=_dump_spec(spec), created_at=now
         )
     )

@@ -132,6 +132,8 @@ extension_run = Table(
     Column("finished_at", Moment),
     Column("exit_code", Integer),
     Column("output", Text, nullable=False, default=""),
+    Column("fault", String(16)),
+    Column("tag", String(80)),
 )
 
 data_disk = Table(  # not tied to `instance`: data disks outlive instances

@@ -17,7 +17,7 @@ def test_the_schema_says_what_it_is_and_refuses_unknown_keys():
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["title"] == "labctl scale set"
     assert schema["required"] == ["name", "capacity", "image"]
-    objects = [part for part in schema["$defs"].values() if part["type"] == "object"]
+    objects = [part for part in schema["$defs"].values() if part.get("type") == "object"]
     assert all(part["additionalProperties"] is False for part in (schema, *objects))
 
 

@@ -304,3 +304,78 @@ def test_no_value_at_any_place_breaks_the_loader(text, data):
         at = data.draw(st.sampled_from(list(_places(value))))
         value = _replaced(value, at, data.draw(_junk))
     _try(format_yaml(value))
+
+
+def _protected(tmp_path, content, *, mode=0o600):
+    file = tmp_path / "secret.yaml"
+    file.write_bytes(content)
+    file.chmod(mode)
+    return "extensions: [{name: a, script: x, protectedSettingsFile: secret.yaml}]\n"
+
+
+def test_protected_settings_come_from_a_file_of_its_owner_alone(tmp_path):
+    rest = _protected(tmp_path, b"token: s3cret\nport: 80\n")
+    (extension,) = _parse(rest, base=tmp_path).extensions
+    assert extension.protected_settings == {"token": "s3cret", "port": 80}
+    assert extension.protected_settings_file is None
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "fault"),
+    [
+        (b"token: s3cret\n", 0o640, "may be used by others (mode 0640); run: chmod 600 "),
+        (b"s3cret\n", 0o600, "must hold a mapping"),
+        (b"token: 's3cret\nx: [", 0o600, "is no valid YAML or JSON; see line:column "),
+        (b"s3cret: 1\ns3cret: 2\n", 0o600, "is no valid YAML or JSON; see line:column 2:1"),
+        (b"token: \xff\n", 0o600, "is not UTF-8 text"),
+        (b"token: " + b"x" * 70000, 0o600, "has more than 65536 bytes"),
+        (b"a/b: s3cret\n", 0o600, "letters, digits"),
+    ],
+)
+def test_faults_of_a_protected_file_do_not_repeat_it(content, mode, fault, tmp_path):
+    (found,) = _faults(_protected(tmp_path, content, mode=mode), base=tmp_path)
+    assert found.startswith("web.yaml:4:5")
+    assert "extensions[0].protectedSettingsFile" in found
+    assert fault in found
+    assert "s3cret" not in found
+
+
+@pytest.mark.parametrize(
+    ("rest", "fault"),
+    [
+        (
+            "script: x, protectedSettings: s3cret",
+            "4:54: extensions[0].protectedSettings: must be a mapping",
+        ),
+        (
+            "script: x, protectedSettings: {t: '********'}",
+            "4:58: extensions[0].protectedSettings.t: is the mask",
+        ),
+        (
+            "script: x, protectedSettingsFile: gone",
+            "4:58: extensions[0].protectedSettingsFile: file 'gone' cannot",
+        ),
+        ("playbook: gone.yml", "4:34: extensions[0].playbook: file 'gone.yml' does not exist"),
+        ("url: 'https://a/x?sig=s3cret'", "4:29: extensions[0].url: holds a signature"),
+    ],
+)
+def test_faults_of_protected_settings_do_not_show_them(rest, fault, tmp_path):
+    faults = _faults(f"extensions: [{{name: a, {rest}}}]\n", base=tmp_path)
+    assert any(found.startswith(f"web.yaml:{fault}") for found in faults), faults
+    assert not any("s3cret" in found for found in faults)
+
+
+def test_a_playbook_is_named_by_its_whole_path(tmp_path):
+    (tmp_path / "play.yml").touch()
+    (extension,) = _parse("extensions: [{name: a, playbook: play.yml}]\n", base=tmp_path).extensions
+    assert extension.playbook == str(tmp_path / "play.yml")
+
+
+def test_what_get_prints_of_protected_settings_is_a_mask_that_apply_refuses(tmp_path):
+    spec = _parse("extensions: [{name: a, script: x, protectedSettings: {t: s3cret}}]\n")
+    plain = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    text = format_yaml(plain)
+    assert "s3cret" not in text
+    with pytest.raises(InvalidError, match="error") as caught:
+        parse_spec(text, source="web.yaml", base=tmp_path)
+    assert "is the mask that labctl prints" in caught.value.detail

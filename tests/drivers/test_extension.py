@@ -1,6 +1,7 @@
 """The scripts run as root with sudo, in a mount namespace with its own /var/lib/labctl."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,12 +15,14 @@ from labctl.drivers.extension import (
     rerun_custom_data,
     run_extension,
 )
+from labctl.drivers.guest_settings import pack_settings
 from labctl.drivers.ssh import CancelledError, wait_for_ssh
 
 from .ssh_server import SshServer, wait_until
 
 pytestmark = pytest.mark.root
 TEN_SECONDS = timedelta(seconds=10)
+SECOND = timedelta(seconds=1)
 # What a controller does in another process, so that it can be killed in the middle.
 CONTROLLER = """
 import sys
@@ -261,3 +264,96 @@ def test_custom_data_is_run_again_by_the_modules_of_cloud_init(connection, serve
     assert (result.exit_code, result.stdout) == (1, modes)
     assert (tmp_path / "calls").read_text() == modes
     assert rerun_custom_data(connection).exit_code == 127
+
+
+SECRET = "s3cret-in-the-guest"
+PACK = pack_settings({"port": 8080}, {"token": SECRET})
+
+
+def grep_guest(server, *more):
+    """Files of the guest that hold the secret, on its disk and in its memory."""
+    places = [server.path("/var/lib/labctl"), server.path("/run"), *more]
+    found = subprocess.run(["grep", "-rlsa", SECRET, *places], capture_output=True, text=True)
+    return found.stdout.splitlines()
+
+
+def test_settings_are_handed_over_in_memory_for_the_time_of_the_run(run, server, tmp_path):
+    seen = tmp_path / "seen"
+    script = (
+        'cd "$LABCTL_SETTINGS_DIR" || exit 9\n'
+        'stat -c "%a %U %n" . protected protected.json protected/token settings/port\n'
+        f"cat settings/port settings.json protected.json; pwd >{seen}; cat protected/token\n"
+    )
+    result = run(script, settings=PACK, is_private=True)
+    assert result.output.splitlines() == [
+        "700 root .",
+        "700 root protected",
+        "600 root protected.json",
+        "600 root protected/token",
+        "600 root settings/port",
+        f'8080{{"port": 8080}}{{"token": "{SECRET}"}}{SECRET}',
+    ]
+    assert seen.read_text().startswith("/run/labctl/extensions/")
+    assert not server.path(seen.read_text().strip()).exists()
+    assert grep_guest(server) == []
+    again = run(script, settings=PACK, is_private=True)
+    assert (again.exit_code, again.was_resumed) == (0, True)
+
+
+def test_settings_vanish_when_the_script_fails_runs_late_or_is_killed(run, server):
+    assert run("exit 3", settings=PACK, is_private=True, key="fails").exit_code == 3
+    late = run("sleep 60", settings=PACK, is_private=True, key="late", timeout=SECOND)
+    assert late.timed_out
+    directory = server.path("/var/lib/labctl/extensions/dead")
+
+    def kill_runner():
+        wait_until((directory / "pid").exists)
+        os.kill(int((directory / "pid").read_text()), signal.SIGKILL)
+
+    threading.Timer(0.5, kill_runner).start()
+    dead = run("sleep 60", settings=PACK, is_private=True, key="dead")
+    assert "killed from outside" in dead.output
+    assert grep_guest(server) == []
+    assert not any(server.path("/run/labctl/extensions").iterdir())
+
+
+def test_a_secret_is_on_no_command_line_while_it_runs(run, server, tmp_path):
+    listed = []
+
+    def check():
+        if (tmp_path / "begun").exists() and not listed:
+            done = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True)
+            listed.append(done.stdout)
+            (tmp_path / "go").touch()
+
+    script = f"touch {tmp_path}/begun; until [ -e {tmp_path}/go ]; do sleep 0.1; done"
+    result = run(script, settings=PACK, is_private=True, check=check)
+    assert result.exit_code == 0
+    assert "extension" in listed[0]
+    assert SECRET not in listed[0]
+
+
+def test_a_lost_connection_with_settings_neither_doubles_nor_leaks(run, server, tmp_path):
+    ran = tmp_path / "ran"
+
+    def hang_up():
+        wait_until(ran.exists, seconds=30)
+        server.hang_up()
+
+    threading.Thread(target=hang_up).start()
+    script = f'echo x >>{ran}; sleep 2.5; cat "$LABCTL_SETTINGS_DIR/settings/port"'
+    result = run(script, settings=PACK, is_private=True, timeout=timedelta(seconds=60))
+    assert (result.exit_code, result.output, result.was_resumed) == (0, "8080", True)
+    assert ran.read_text() == "x\n"
+    assert grep_guest(server) == []
+
+
+def test_settings_reach_a_run_that_a_restart_of_the_guest_cut_off(run, server):
+    script = 'cat "$LABCTL_SETTINGS_DIR/protected/token"'
+    assert run(script, settings=PACK, is_private=True, key="again").output == SECRET
+    directory = server.path("/var/lib/labctl/extensions/again")
+    (directory / "exit").unlink()
+    next(directory.glob("claim-*")).rmdir()
+    shutil.rmtree(server.path("/run/labctl/extensions"))
+    assert run(script, settings=PACK, is_private=True, key="again").output == SECRET
+    assert grep_guest(server) == []

@@ -108,9 +108,12 @@ BROKEN = {
         lambda: CustomData(inline="x", file="y"),
     ),
     "custom data too large": ("65536 bytes; at most 65535", lambda: CustomData(inline="x" * 65536)),
-    "extension without source": ("exactly one of 'script' and 'file'", lambda: Extension(name="a")),
+    "extension without source": (
+        "exactly one of 'script', 'file', 'url' and 'playbook'",
+        lambda: Extension(name="a"),
+    ),
     "extension with two sources": (
-        "exactly one of 'script' and 'file'",
+        "exactly one of 'script', 'file', 'url' and 'playbook'",
         lambda: Extension(name="a", script="x", file="y"),
     ),
     "extension with empty script": ("must not be empty", lambda: Extension(name="a", script=" \n")),

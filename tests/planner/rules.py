@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from labctl.model.instance import HealthState, Instance, Power, Wanted
+from labctl.model.instance import ExtensionFault, HealthState, Instance, Power, Wanted
 from labctl.model.plan import (
     AwaitReady,
     BeginBatch,
@@ -138,6 +138,10 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
     _check_phase(scale_set, upgrade, taken)
     if upgrade.batch_ended_at is not None:
         assert now >= upgrade.batch_ended_at + policy.pause_time_between_batches
+    left = {n for n, state in states.items() if state is MemberState.FAILED}
+    assert not any(i.name in left and _has_refused_credential(i) for i in scale_set.instances), (
+        "goes on although a credential was refused"
+    )
     ill = [i for i in counted if _is_ill(i)]
     assert len(ill) / len(counted) <= policy.max_unhealthy_instance_percent / 100 + 1e-9
     failed = [name for name, state in states.items() if state.has_failed]
@@ -196,7 +200,8 @@ def _check_move(scale_set: ScaleSet, move: MoveMember, now: datetime) -> None:
         assert instance.current.image_version == member.from_version
         assert _serves(scale_set, instance)
     if move.state in {MemberState.ROLLING_BACK, MemberState.FAILED}:
-        assert (move.state is MemberState.ROLLING_BACK) == upgrade.restores
+        is_refused = _has_refused_credential(instance)
+        assert (move.state is MemberState.ROLLING_BACK) == (upgrade.restores and not is_refused)
         assert instance.current.evidence_at is not None, "moved before the evidence was saved"
         assert instance.find_generation(member.from_generation or 0), "the way back is gone"
     has_given_up = move.state.has_failed and move.state is not MemberState.ROLLED_BACK
@@ -209,6 +214,14 @@ def _check_move(scale_set: ScaleSet, move: MoveMember, now: datetime) -> None:
 
 def _find(scale_set: ScaleSet, name: str) -> Instance:
     return next(i for i in scale_set.instances if i.name == name)
+
+
+def _has_refused_credential(instance: Instance) -> bool:
+    started = instance.current.started_at
+    return any(
+        run.fault is ExtensionFault.CREDENTIAL and started is not None and run.started_at > started
+        for run in instance.current.extensions
+    )
 
 
 def _serves(scale_set: ScaleSet, instance: Instance) -> bool:
@@ -230,4 +243,6 @@ def is_restart_asked(instance: Instance) -> bool:
 
 def is_through(scale_set: ScaleSet, instance: Instance) -> bool:
     extensions = scale_set.models[instance.current.model_revision].extensions
-    return instance.is_settled and all(instance.current.has_run(e.name) for e in extensions)
+    return instance.is_settled and {e.name for e in extensions} <= {
+        run.name for run in instance.current.extensions if run.exit_code == 0
+    }

@@ -41,7 +41,7 @@ from tests.planner.world import (
     upgrading,
 )
 
-FATES = ("well", "well", "well", "slow", "too slow", "never", "no boot", "no extension")
+FATES = ("well", "well", "well", "slow", "too slow", "never", "no boot", "no extension", "refused")
 MODELS: dict[str, dict[str, Any]] = {
     "nothing": {"extensions_time_budget": timedelta(minutes=20)},
     "rerun": {"extensions": (Extension(name="app", script="new"),)},
@@ -143,6 +143,7 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         boots=boots,
         extends=lambda name, version, _: fate(name, version) != "no extension",
         metrics=lambda name: metrics.get(name, ""),
+        refuses=lambda name, version, _: fate(name, version) == "refused",
         memory=(16 + scenario.spare) * 640 * MIB,
         shuffle=random.Random(scenario.seed),
         new_model=None if scenario.model == "none" else 2,

@@ -93,6 +93,14 @@ def extension_fails_on_the_new_image(plan: PlanFunction) -> World:
     return World(scale_set=upgrading(make_set(5)), script=script, plan=plan)
 
 
+def credential_is_refused_and_the_first_batch_left_failed(plan: PlanFunction) -> World:
+    # Half of each batch is lost to it, and all of it may fail: one refusal is enough all the same.
+    policy = make_policy(max_batch_instance_percent=34, max_unhealthy_upgraded_instance_percent=100)
+    script = Script(refuses=lambda name, version, _: (name, version) == ("web_1", NEW))
+    scale_set = upgrading(make_set(6, spec=make_spec(6, upgrade_policy=policy)))
+    return World(scale_set=scale_set, script=script, plan=plan)
+
+
 def restore_fails_too(plan: PlanFunction) -> World:
     script = Script(boots=lambda name, version, generation: False)
     return World(scale_set=upgrading(make_set(2)), script=script, plan=plan)
@@ -312,6 +320,7 @@ STORIES: tuple[Story, ...] = (
     bad_image_without_restore_stays,
     image_that_does_not_boot,
     extension_fails_on_the_new_image,
+    credential_is_refused_and_the_first_batch_left_failed,
     restore_fails_too,
     one_bad_instance_of_ten_is_tolerated,
     unhealthy_set_is_refused,

@@ -76,8 +76,8 @@ MUTANTS = [
     ),
     ("health", "health.py", "health.since < started_at", "health.since > started_at"),
     # restore
-    ("restore", "upgrade.py", "MemberState.ROLLING_BACK if upgrade.restores else", ""),
-    ("restore", "upgrade.py", "if upgrade.restores else", "if True else"),
+    ("restore", "upgrade.py", "MemberState.ROLLING_BACK if is_restored else", ""),
+    ("restore", "upgrade.py", "if is_restored else", "if True else"),
     ("restore", "upgrade.py", "if current.evidence_at is None:", "if False:"),
     ("restore", "upgrade.py", "name, MemberState.ROLLED_BACK,", "name, MemberState.SUCCEEDED,"),
     (
@@ -87,6 +87,33 @@ MUTANTS = [
         "            # The",
         "if False:\n            # The",
     ),
+    # a refused credential
+    (
+        "credential",
+        "upgrade.py",
+        "upgrade.restores and not is_credential",
+        "upgrade.restores or 0 and is_credential",
+    ),
+    (
+        "credential",
+        "upgrade.py",
+        "refused = find_refused_credential(upgrade, situations)",
+        "refused = None",
+    ),
+    (
+        "credential",
+        "health.py",
+        "run.fault is ExtensionFault.CREDENTIAL for",
+        "run.fault is None for",
+    ),
+    (
+        "credential",
+        "limits.py",
+        "is MemberState.FAILED and member.instance in refused",
+        "is MemberState.FAILED",
+    ),
+    ("tag", "instance.py", "tag=extension.force_update_tag,", "tag=None,"),
+    ("tolerated", "health.py", "and run.name not in tolerated", ""),
     # what may be thrown away
     (
         "discard",
@@ -399,5 +426,6 @@ def test_each_main_rule_has_at_least_three_mutants():
         "phase",
         "skip",
         "initializing",
+        "credential",
     ):
         assert rules.count(rule) >= 3, rule

@@ -11,6 +11,7 @@ from typing import Any
 from labctl.model.instance import (
     NOT_CHECKED,
     DomainFacts,
+    ExtensionFault,
     ExtensionRun,
     Failure,
     Generation,
@@ -207,6 +208,7 @@ class Script:
     boots: Callable[[str, str, int], bool] = lambda name, version, generation: True
     extends: Callable[[str, str, int], bool] = lambda name, version, generation: True
     metrics: Callable[[str], str] = lambda name: ""
+    refuses: Callable[[str, str, int], bool] = lambda name, version, generation: False
     memory: int = 2**50  # of the host, bytes
     new_model: int | None = None  # from this model on, an instance answers as on the image NEW
     shuffle: random.Random | None = None
@@ -330,12 +332,14 @@ class World:
                 return  # it went off meanwhile
             case AwaitReady() if not self.script.boots(*key):
                 self._fail(action.instance, Rung.SSH, "no SSH banner within 300 s")
-            case RunExtension() if not self.script.extends(*key):
+            case RunExtension() if self.script.refuses(*key) or not self.script.extends(*key):
+                is_refused = self.script.refuses(*key)
                 run = ExtensionRun(
                     name=action.extension,
                     started_at=self.now - timedelta(seconds=5),
                     finished_at=self.now,
-                    exit_code=3,
+                    exit_code=None if is_refused else 3,
+                    fault=ExtensionFault.CREDENTIAL if is_refused else None,
                 )
                 self._change(
                     action.instance,
@@ -390,7 +394,7 @@ class World:
 
 def describe(step: Any) -> str:
     """The type and every field that says what it is about."""
-    told = {"reason", "error", "upgrade"}
+    told = {"reason", "error", "upgrade", "tag"}
     fields = [getattr(step, name) for name in step.__dataclass_fields__ if name not in told]
     texts = [",".join(f) if isinstance(f, tuple) else str(f) for f in fields]
     return f"{type(step).__name__} {' '.join(texts)}"

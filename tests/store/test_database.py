@@ -31,6 +31,18 @@ def test_the_file_is_private_from_the_start(database):
     assert database.path.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_file_that_others_may_read_becomes_private_again(tmp_path):
+    path = tmp_path / "labctl.db"
+    Database(path).close()
+    path.chmod(0o644)
+    database = Database(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with database.write() as connection:
+        _note(connection, "now there is a log, too")
+        assert (tmp_path / "labctl.db-wal").stat().st_mode & 0o777 == 0o600
+    database.close()
+
+
 def test_a_path_may_hold_any_character(tmp_path):
     path = tmp_path / 'it\'s a "lab" & 100 % ?x=1' / "labctl.db"
     Database(path).close()
