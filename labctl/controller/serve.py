@@ -62,7 +62,7 @@ class Daemon:
     ) -> None:
         self._lab = lab
         self._timing = timing
-        self._platform = Platform(lab.database, timing)
+        self._platform = Platform(lab, timing)
         self._watcher = watcher
         self._manager = manager
         self._keepers: dict[str, _Keeper] = {}

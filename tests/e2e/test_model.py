@@ -6,6 +6,8 @@ DATA = [{"name": "data", "size": "32MiB", "fileSystem": "ext4", "mountPoint": "/
 MORE = [*DATA, {"name": "more", "size": "16MiB", "fileSystem": "ext4", "mountPoint": "/more"}]
 ROLLING = {"mode": "Rolling", "healthTimeout": "15s"}
 AUTOMATIC = {"mode": "Automatic", "healthTimeout": "15s"}
+# Two guests boot at once here, on hosts that may be busy.
+PATIENT = {"boot": "240s", "customData": "90s", "shutdown": "20s"}
 BROKEN = {"inline": "#!/bin/sh\necho broken >>/data/runs\nexit 7\n"}
 
 
@@ -31,7 +33,8 @@ def latest(lab, scale_set):
 
 
 def test_a_changed_model_rolls_by_apply_alone_and_goes_on_after_a_fault(lab):
-    fixed = {"capacity": 2, "dataDisks": DATA, "health": HEALTH, "upgradePolicy": ROLLING}
+    fixed = {"capacity": 2, "dataDisks": DATA, "health": HEALTH, "timeouts": PATIENT}
+    fixed["upgradePolicy"] = ROLLING
     lab.apply("swell", customData=custom_data("one"), **fixed)
     try:
         payload = write_payload(lab, "swell_0")
@@ -71,7 +74,7 @@ def test_a_changed_model_rolls_by_apply_alone_and_goes_on_after_a_fault(lab):
 
 
 def test_manual_instances_get_the_model_when_they_are_named(lab):
-    fixed = {"capacity": 2, "dataDisks": DATA, "health": HEALTH}
+    fixed = {"capacity": 2, "dataDisks": DATA, "health": HEALTH, "timeouts": PATIENT}
     before = {"name": "mark", "script": "#!/bin/sh\necho before >>/data/runs\n"}
     after = {"name": "mark", "script": "#!/bin/sh\necho after >>/data/runs\n"}
     lab.apply("hand", extensions=[before], **fixed)
@@ -112,7 +115,8 @@ def test_manual_instances_get_the_model_when_they_are_named(lab):
 
 
 def test_automatic_brings_every_instance_to_the_model_at_once(lab):
-    fixed = {"capacity": 2, "dataDisks": DATA, "health": HEALTH, "upgradePolicy": AUTOMATIC}
+    fixed = {"capacity": 2, "dataDisks": DATA, "health": HEALTH, "timeouts": PATIENT}
+    fixed["upgradePolicy"] = AUTOMATIC
     lab.apply("auto", customData=custom_data("one"), **fixed)
     try:
         spec = lab.spec("auto", customData=custom_data("two"), **fixed)
@@ -129,7 +133,8 @@ def test_automatic_brings_every_instance_to_the_model_at_once(lab):
 
 
 def test_a_newer_model_overtakes_the_one_that_is_rolling(lab):
-    fixed = {"capacity": 2, "dataDisks": DATA, "health": HEALTH, "upgradePolicy": ROLLING}
+    fixed = {"capacity": 2, "dataDisks": DATA, "health": HEALTH, "timeouts": PATIENT}
+    fixed["upgradePolicy"] = ROLLING
     lab.apply("pass", customData=custom_data("one"), **fixed)
     try:
         spec = lab.spec("pass", customData=custom_data("two"), **fixed)

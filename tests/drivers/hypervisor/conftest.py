@@ -1,6 +1,7 @@
 """A lab directory with an awkward name, and guests of one boot sector, up in a moment."""
 
 import itertools
+import contextlib
 import os
 import shutil
 import signal
@@ -163,7 +164,8 @@ class PrivateLibvirt:
             process.terminate()
             process.wait()
         for pid_file in (self.root / "run-libvirt" / "network").glob("*.pid"):
-            os.kill(int(pid_file.read_text()), signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
+                os.kill(int(pid_file.read_text()), signal.SIGTERM)
         self._holder.terminate()
         self._holder.communicate()
 
