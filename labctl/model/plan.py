@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from labctl.model.instance import Health, Instance
-from labctl.model.spec import ScaleSetSpec
+from labctl.model.repair import NEVER_SUSPENDED, Repair, RepairOutcome, RepairService
+from labctl.model.spec import RepairAction, ScaleSetSpec
 from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode, UpgradeError
 
 # --- what the planner is asked -------------------------------------------------------------------
@@ -34,6 +35,8 @@ class ScaleSet:
     instances: tuple[Instance, ...]  # by ordinal
     upgrade: Upgrade | None  # the one that has not ended
     capacity: HostCapacity
+    repairs: tuple[Repair, ...] = ()  # the open ones and the latest of the others
+    repair_service: RepairService = NEVER_SUSPENDED
 
 
 # --- decisions: recorded in one commit, before anything acts --------------------------------------
@@ -94,7 +97,43 @@ class EndUpgrade:
     error: UpgradeError | None = None
 
 
-Decision = CreateInstance | RemoveInstance | BeginBatch | MoveMember | EndBatch | EndUpgrade
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginRepair:
+    """Restart, reimage or replace an unhealthy instance."""
+
+    instance: str
+    action: RepairAction
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndRepair:
+    """A repair has helped, has failed, or is none any more."""
+
+    repair: int
+    instance: str
+    outcome: RepairOutcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspendRepairs:
+    """Repairs do not help: begin no more until a person resumes them."""
+
+    reason: str
+
+
+Decision = (
+    CreateInstance
+    | RemoveInstance
+    | BeginBatch
+    | MoveMember
+    | EndBatch
+    | EndUpgrade
+    | BeginRepair
+    | EndRepair
+    | SuspendRepairs
+)
 
 # --- actions: idempotent effects on one instance --------------------------------------------------
 
@@ -230,6 +269,7 @@ __all__ = [
     "Action",
     "AwaitReady",
     "BeginBatch",
+    "BeginRepair",
     "CollectEvidence",
     "CreateInstance",
     "Decision",
@@ -237,6 +277,7 @@ __all__ = [
     "DeleteInstance",
     "DiscardGeneration",
     "EndBatch",
+    "EndRepair",
     "EndUpgrade",
     "Health",
     "Hold",
@@ -250,4 +291,5 @@ __all__ = [
     "ScaleSet",
     "Start",
     "Stop",
+    "SuspendRepairs",
 ]

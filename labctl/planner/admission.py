@@ -1,5 +1,6 @@
 """May an upgrade start? If not: why, and what to do."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,7 +9,7 @@ from labctl.model.plan import ScaleSet
 from labctl.model.upgrade import UpgradeErrorCode
 from labctl.planner.health import is_on_its_way, judge
 from labctl.planner.limits import find_unhealthy_set
-from labctl.planner.situation import survey
+from labctl.planner.situation import Situation, survey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +39,13 @@ def admit_upgrade(
             hint=f"watch it: labctl upgrade watch {name}; stop it: labctl upgrade cancel {name}",
         )
     situations = [s for s in survey(scale_set) if s.is_counted]
-    if all(s.current.image_digest == target_digest for s in situations):
+    if all(
+        s.current.image_digest == target_digest or s.instance.protect_from_scale_set_actions
+        for s in situations
+    ):
         return Refusal(
             message=f"nothing to upgrade: all {len(situations)} instances that should run are on "
-            f"{target_version} already",
+            f"{target_version} already{_name_protected(situations, target_digest)}",
             hint="publish a newer image version, or name another one with --version",
             is_done=True,
         )
@@ -63,3 +67,8 @@ def admit_upgrade(
                 hint="finish it with: labctl apply",
             )
     return None
+
+
+def _name_protected(situations: Sequence[Situation], target_digest: str) -> str:
+    names = [s.instance.name for s in situations if s.current.image_digest != target_digest]
+    return f", or protected from scale set actions: {', '.join(names)}" if names else ""

@@ -47,6 +47,8 @@ def choose_batch(situations: Sequence[Situation], upgrade: Upgrade) -> Choice:
         name = situation.instance.name
         if not situation.is_counted:
             skipped.append((situation, "stopped by its user"))
+        elif situation.instance.protect_from_scale_set_actions:
+            skipped.append((situation, "protected from scale set actions"))
         elif situation.current.image_digest == upgrade.target_digest:
             skipped.append((situation, f"runs {situation.current.image_version} already"))
         elif is_on_its_way(situation):

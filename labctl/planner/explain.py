@@ -3,7 +3,15 @@
 from datetime import datetime
 
 from labctl.model.instance import Instance
-from labctl.model.plan import BeginBatch, CreateInstance, Decision, EndBatch, EndUpgrade, ScaleSet
+from labctl.model.plan import (
+    BeginBatch,
+    CreateInstance,
+    Decision,
+    EndBatch,
+    EndUpgrade,
+    ScaleSet,
+    SuspendRepairs,
+)
 from labctl.model.upgrade import Upgrade
 from labctl.planner.health import judge
 from labctl.planner.plan import plan
@@ -20,6 +28,8 @@ def explain(scale_set: ScaleSet, instance: Instance, now: datetime) -> tuple[str
         f"found: {_describe_domain(situation)}",
         f"health: {verdict.state}: {verdict.reason}",
         *_describe_member(scale_set.upgrade, situation),
+        *_describe_protection(instance),
+        *_describe_repair(situation),
         f"next: {_find_next(scale_set, instance.name, now)}",
     )
 
@@ -43,6 +53,17 @@ def _describe_member(upgrade: Upgrade | None, situation: Situation) -> tuple[str
         f"upgrade {upgrade.id} to {upgrade.target_version} ({upgrade.code}): "
         f"{member.state}{batch}{message}",
     )
+
+
+def _describe_protection(instance: Instance) -> tuple[str, ...]:
+    if instance.protect_from_scale_set_actions:
+        return ("protected: from scale-in and from scale set actions",)
+    return ("protected: from scale-in",) if instance.protect_from_scale_in else ()
+
+
+def _describe_repair(situation: Situation) -> tuple[str, ...]:
+    repair = situation.repair
+    return () if repair is None else (f"repair {repair.id} ({repair.action}): {repair.reason}",)
 
 
 def _find_next(scale_set: ScaleSet, name: str, now: datetime) -> str:
@@ -69,7 +90,7 @@ def _find_named(decision: Decision) -> tuple[str, ...]:
     match decision:
         case BeginBatch():
             return decision.instances
-        case CreateInstance() | EndBatch() | EndUpgrade():
+        case CreateInstance() | EndBatch() | EndUpgrade() | SuspendRepairs():
             return ()
         case _:
             return (decision.instance,)

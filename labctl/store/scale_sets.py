@@ -8,9 +8,11 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from labctl.errors import NotFoundError
 from labctl.model.plan import HostCapacity, ScaleSet
+from labctl.model.repair import RepairService
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade import UpgradeCode
 from labctl.store.instances import load_instances
+from labctl.store.repairs import cancel_open_repairs, load_recent_repairs
 from labctl.store.schema import model, scale_set
 from labctl.store.upgrades import change_upgrade, find_running_upgrade
 
@@ -26,6 +28,9 @@ class ScaleSetRow:
     is_deleting: bool
     next_ordinal: int
     subnet: str | None
+    repairs_suspended_at: datetime | None
+    repairs_suspended_reason: str
+    repairs_resumed_at: datetime | None
     created_at: datetime
 
 
@@ -125,6 +130,7 @@ def remove_scale_set(connection: Connection, name: str) -> None:
     running = find_running_upgrade(connection, name)
     if running is not None:
         change_upgrade(connection, running.id, code=UpgradeCode.CANCELLED.value)
+    cancel_open_repairs(connection, name, message="the scale set was deleted")
     connection.execute(delete(scale_set).where(scale_set.c.name == name))
 
 
@@ -150,6 +156,12 @@ def load_view(
         instances=load_instances(connection, name),
         upgrade=find_running_upgrade(connection, name),
         capacity=capacity,
+        repairs=load_recent_repairs(connection, name, since=row.created_at),
+        repair_service=RepairService(
+            suspended_at=row.repairs_suspended_at,
+            suspended_reason=row.repairs_suspended_reason,
+            resumed_at=row.repairs_resumed_at,
+        ),
     )
 
 

@@ -50,6 +50,9 @@ scale_set = Table(
     Column("is_deleting", Boolean, nullable=False, default=False),
     Column("next_ordinal", Integer, nullable=False, default=0),
     Column("subnet", String(18), unique=True),
+    Column("repairs_suspended_at", Moment),
+    Column("repairs_suspended_reason", Text, nullable=False, default=""),
+    Column("repairs_resumed_at", Moment),
     Column("created_at", Moment, nullable=False),
 )
 
@@ -84,6 +87,8 @@ instance = Table(
     Column("health_detail", Text, nullable=False, default=""),
     Column("restart_asked_at", Moment),
     Column("rerun_custom_data_asked_at", Moment),
+    Column("protect_from_scale_in", Boolean, nullable=False, default=False),
+    Column("protect_from_scale_set_actions", Boolean, nullable=False, default=False),
     Column("created_at", Moment, nullable=False),
     UniqueConstraint("scale_set", "ordinal"),
 )
@@ -177,6 +182,21 @@ member = Table(
     Column("settled_at", Moment),
     Column("healthy_at", Moment),
     Column("ended_at", Moment),
+    Column("message", Text, nullable=False, default=""),
+)
+
+repair = Table(  # not tied to `instance`: a replaced instance is another one of its ordinal
+    "repair",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("scale_set", String(40), nullable=False, index=True),
+    Column("instance", String(48), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("began_at", Moment, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("ended_at", Moment),
+    Column("outcome", String(16)),
     Column("message", Text, nullable=False, default=""),
 )
 

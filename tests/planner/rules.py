@@ -17,6 +17,7 @@ from labctl.model.plan import (
     Stop,
 )
 from labctl.model.upgrade import MemberState, UpgradeCode
+from tests.planner.repair_rules import check_repairs
 
 
 def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
@@ -44,7 +45,10 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
         if isinstance(action, Stop):
             is_asked = instance.wanted is not Wanted.RUNNING or instance.restart_asked_at
             is_dead = instance.domain.power is not Power.RUNNING
-            assert is_asked or is_dead or instance.name in moving, "stops what nobody asked for"
+            is_repaired = any(r.is_open and r.instance == instance.name for r in scale_set.repairs)
+            assert is_asked or is_dead or instance.name in moving or is_repaired, (
+                "stops what nobody asked for"
+            )
             assert instance.current.prepared or is_asked, "stopped before the disk was ready"
         if isinstance(action, Start):
             assert instance.wanted is Wanted.RUNNING
@@ -54,6 +58,7 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
         if isinstance(action, CollectEvidence):
             assert members[action.instance].state is MemberState.IN_PROGRESS
     _check_boots(scale_set, answer)
+    check_repairs(scale_set, answer, now)
     for decision in answer.decisions:
         assert (
             upgrade is None

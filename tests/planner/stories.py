@@ -19,6 +19,7 @@ from tests.planner.happenings import (
     start_upgrade,
     want,
 )
+from tests.planner.repair_stories import REPAIR_STORIES
 from tests.planner.world import (
     MIB,
     NEW,
@@ -230,6 +231,7 @@ STORIES: tuple[Story, ...] = (
     set_is_deleted_during_an_upgrade,
     controller_dies_in_the_swap,
     batch_boots_one_at_a_time,
+    *REPAIR_STORIES,
 )
 
 
@@ -253,6 +255,10 @@ def tell(story: Story, plan: PlanFunction = real_plan) -> str:
         f"({i.current.image_version}), disks kept: "
         + ", ".join(str(g.number) for g in i.generations)
         for i in sorted(world.scale_set.instances, key=lambda i: i.ordinal)
+    ]
+    lines += [
+        f"  repair {r.id} of {r.instance} ({r.action}): {r.outcome}"
+        for r in world.scale_set.repairs
     ]
     return "\n".join(lines) + "\n"
 

@@ -107,3 +107,15 @@ def test_only_pending_members_are_chosen():
     members = tuple(m for m in scale_set.upgrade.members if m.ordinal != 0)
     upgrade = replace(scale_set.upgrade, members=members)
     assert names(choose_batch(survey(replace(scale_set, upgrade=upgrade)), upgrade)) == [1]
+
+
+def test_one_that_is_protected_from_scale_set_actions_is_skipped():
+    changes = {
+        0: {"protect_from_scale_in": True, "protect_from_scale_set_actions": True},
+        1: {"protect_from_scale_in": True},
+    }
+    choice = choose(5, changes)
+    assert names(choice) == [1]
+    assert [(s.instance.name, reason) for s, reason in choice.skipped] == [
+        ("web_0", "protected from scale set actions")
+    ]
