@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.harness import HEALTH, checksum, write_payload
+from tests.e2e.harness import HEALTH, checksum, wait_for, write_payload
 
 DATA = [{"name": "data", "size": "32MiB", "fileSystem": "ext4", "mountPoint": "/data"}]
 COUNTING = {"inline": "#!/bin/sh\necho ran >>/data/custom-data.log\n"}
@@ -23,6 +23,14 @@ def mend(lab):
     lab.remove("mend")
 
 
+def make_ill(lab, name: str) -> None:
+    """Make the application fail, until the agent in the guest has noticed."""
+    lab.ask(name, "app-health fail")
+    wait_for(
+        lambda: lab.instances("mend")[name]["health"] == "Unhealthy", seconds=60, what="illness"
+    )
+
+
 def boot_id(lab, name: str) -> str:
     return lab.ask(name, "cat /proc/sys/kernel/random/boot_id")
 
@@ -30,7 +38,7 @@ def boot_id(lab, name: str) -> str:
 def test_an_unhealthy_instance_is_restarted_and_loses_nothing(lab, mend):
     before = write_payload(lab, "mend_0")
     boots = [boot_id(lab, "mend_0"), boot_id(lab, "mend_1")]
-    lab.ask("mend_0", "app-health fail")
+    make_ill(lab, "mend_0")
     applied = lab.apply("mend", **mend)
     assert "2 healthy" in applied.stdout
     assert "repair 1: Restart, try 1 of 3; unhealthy: HTTP 503" in applied.stdout
@@ -57,7 +65,7 @@ def test_the_action_changes_while_repairs_are_off(lab, mend):
 def test_suspended_and_protected_ones_are_not_repaired(lab, mend):
     spec = SPEC | {"automaticRepairsPolicy": repairs("Reimage")}
     path = lab.spec("mend", **spec)
-    lab.ask("mend_1", "app-health fail")
+    make_ill(lab, "mend_1")
     lab.run("repairs", "suspend", "mend", "--reason", "a bad day")
     assert lab.json("show", "mend")["automaticRepairs"]["suspendedReason"] == "a bad day"
     lab.run("apply", path, expect=1)
@@ -81,7 +89,7 @@ def test_an_instance_is_replaced_and_keeps_its_data_disk(lab, mend):
     lab.apply("mend", **off)
     before = write_payload(lab, "mend_0")
     uuid = lab.instances("mend")["mend_0"]["uuid"]
-    lab.ask("mend_0", "app-health fail")
+    make_ill(lab, "mend_0")
     lab.apply("mend", **SPEC, automaticRepairsPolicy=repairs("Replace"))
     row = lab.instances("mend")["mend_0"]
     assert (row["osDisk"], row["health"]) == (1, "Healthy")
