@@ -258,6 +258,14 @@ def test_an_open_repair_of_one_that_is_gone_for_now_takes_up_the_share():
     assert decide(scale_set) == ()
 
 
+def test_an_ordinal_that_is_being_replaced_counts_in_the_total():
+    # Of 40 two at once, though only 39 are there while one is replaced.
+    replaced = make_repair(0, action=RepairAction.REPLACE, began_at=T0 - MINUTE)
+    others = [make_sick(1), *(make_instance(n) for n in range(2, 40))]
+    scale_set = repairing(make_sick(0, wanted=Wanted.DELETED), *others)
+    assert [d.instance for d in decide(replace(scale_set, repairs=(replaced,)))] == ["web_1"]
+
+
 # --- the end of a repair --------------------------------------------------------------------------
 
 
