@@ -19,8 +19,6 @@ _ENOUGH = 5  # and so few are not judged
 
 def plan_repairs(scale_set: ScaleSet, situations: Sequence[Situation], now: datetime) -> Plan:
     """What automatic repairs decide next; holds say why an unhealthy instance is left alone."""
-    if scale_set.is_deleting:
-        return Plan()
     if any(s.is_counted and s.instance.domain.power is Power.UNKNOWN for s in situations):
         return Plan()  # nobody is unhealthy because libvirt is away
     present = {s.instance.ordinal: s for s in situations}
@@ -28,7 +26,7 @@ def plan_repairs(scale_set: ScaleSet, situations: Sequence[Situation], now: date
     ended = [_find_end(scale_set, r, present.get(r.ordinal)) for r in open_repairs]
     if any(ended):
         return Plan(decisions=tuple(end for end in ended if end is not None))
-    if not scale_set.spec.automatic_repairs_policy.enabled:
+    if not scale_set.spec.automatic_repairs_policy.enabled or scale_set.is_deleting:
         return Plan()
     unhealthy = [s for s in situations if _is_unhealthy_at_rest(s)]
     obstacle = _find_obstacle(scale_set)
@@ -67,6 +65,8 @@ def _find_end(scale_set: ScaleSet, repair: Repair, situation: Situation | None) 
     def end(outcome: RepairOutcome, reason: str) -> EndRepair:
         return EndRepair(repair=repair.id, instance=repair.instance, outcome=outcome, reason=reason)
 
+    if scale_set.is_deleting:
+        return end(RepairOutcome.CANCELLED, "the scale set is being deleted")
     if not scale_set.spec.automatic_repairs_policy.enabled:
         return end(RepairOutcome.CANCELLED, "automatic repairs were switched off")
     if situation is None:  # whoever shall come back was created before this is asked

@@ -52,15 +52,6 @@ def end_repair(
     )
 
 
-def cancel_open_repairs(connection: Connection, scale_set: str, *, message: str) -> None:
-    """End what is open where nobody is left to become healthy."""
-    connection.execute(
-        update(repair)
-        .where(repair.c.scale_set == scale_set, repair.c.ended_at.is_(None))
-        .values(ended_at=repair.c.began_at, outcome=RepairOutcome.CANCELLED.value, message=message)
-    )
-
-
 def load_recent_repairs(
     connection: Connection, scale_set: str, *, since: datetime
 ) -> tuple[Repair, ...]:

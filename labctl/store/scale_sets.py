@@ -12,7 +12,7 @@ from labctl.model.repair import RepairService
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade import UpgradeCode
 from labctl.store.instances import load_instances
-from labctl.store.repairs import cancel_open_repairs, load_recent_repairs
+from labctl.store.repairs import load_recent_repairs
 from labctl.store.schema import model, scale_set
 from labctl.store.upgrades import change_upgrade, find_running_upgrade
 
@@ -130,7 +130,6 @@ def remove_scale_set(connection: Connection, name: str) -> None:
     running = find_running_upgrade(connection, name)
     if running is not None:
         change_upgrade(connection, running.id, code=UpgradeCode.CANCELLED.value)
-    cancel_open_repairs(connection, name, message="the scale set was deleted")
     connection.execute(delete(scale_set).where(scale_set.c.name == name))
 
 

@@ -224,8 +224,8 @@ MUTANTS = [
     (
         "repair whom",
         "repairs.py",
-        "    if not scale_set.spec.automatic_repairs_policy.enabled:\n        return Plan()",
-        "    if False:\n        return Plan()",
+        "    if not scale_set.spec.automatic_repairs_policy.enabled or",
+        "    if",
     ),
     # when
     ("repair grace", "repairs.py", "elif now < until:", "elif now <= until:"),
