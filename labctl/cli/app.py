@@ -30,6 +30,8 @@ _OFFER = "labctl.cli.offer"
 _ROLLOUT = "labctl.cli.rollout"
 _PUBLISHER = "labctl.cli.publisher"
 _MODEL = "labctl.cli.model"
+_REPAIRS = "labctl.cli.repairs"
+_PROTECTION = "labctl.cli.protection"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,9 @@ TREE: Mapping[str, Leaf | Branch] = {
             "start": _leaf(_INSTANCE, "start", "Start an instance"),
             "stop": _leaf(_INSTANCE, "stop", "Stop an instance and keep it stopped"),
             "restart": _leaf(_INSTANCE, "restart", "Stop an instance and start it again"),
+            "reimage": _leaf(_INSTANCE, "reimage", "Give an instance a fresh OS disk"),
+            "protect": _leaf(_PROTECTION, "protect", "Protect an instance from scale-in and more"),
+            "unprotect": _leaf(_PROTECTION, "unprotect", "Take protection away"),
             "ssh": _leaf(_INSTANCE, "ssh", "Log in, or run a command in the guest"),
             "console": _leaf(_INSTANCE, "console", "Attach to the serial console"),
             "logs": _leaf(_INSTANCE, "logs", "Print the log of the serial console"),
@@ -112,6 +117,15 @@ TREE: Mapping[str, Leaf | Branch] = {
     ),
     "serve": _leaf(
         "labctl.cli.serve", "serve", "Run the controller as a daemon; upgrades by itself"
+    ),
+    "repairs": Branch(
+        summary="Automatic repairs of unhealthy instances",
+        entries={
+            "status": _leaf(_REPAIRS, "status", "Show whether and what is being repaired"),
+            "suspend": _leaf(_REPAIRS, "suspend", "Begin no further repair"),
+            "resume": _leaf(_REPAIRS, "resume", "Repair again after a suspension"),
+            "history": _leaf(_REPAIRS, "history", "List repairs"),
+        },
     ),
     "disk": Branch(
         summary="Data disks, which outlive instances and scale sets",

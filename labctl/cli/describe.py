@@ -2,8 +2,10 @@
 
 from typing import assert_never
 
+from labctl.cli.output import Column
 from labctl.controller.build import ssh_target
 from labctl.controller.lab import Lab
+from labctl.controller.protection import describe as describe_protection
 from labctl.model.instance import Instance, Power, Wanted
 from labctl.model.plan import (
     Action,
@@ -23,7 +25,13 @@ from labctl.model.plan import (
 from labctl.planner import has_latest_model, judge_health
 from labctl.store.instances import load_identity
 
-INSTANCE_COLUMNS = ["name", "imageVersion", "osDisk", "power", "health", "ssh", "doing"]
+_COLUMNS = ("name", "imageVersion", "osDisk", "power", "health", "ssh", "doing")
+
+
+def choose_columns(rows: list[dict[str, object]]) -> list[str | Column]:
+    """The columns of a table of instances; what is rare has one only where it occurs."""
+    extra = ["protected"] if any(row["protected"] for row in rows) else []
+    return [*_COLUMNS[:-1], *extra, _COLUMNS[-1]]
 
 
 def describe_instance(
@@ -47,6 +55,12 @@ def describe_instance(
         "wanted": instance.wanted.value,
         "modelRevision": instance.current.model_revision,
         "latestModelApplied": has_latest_model(view, instance),
+        "protectFromScaleIn": instance.protect_from_scale_in,
+        "protectFromScaleSetActions": instance.protect_from_scale_set_actions,
+        "protected": describe_protection(
+            instance.protect_from_scale_in, instance.protect_from_scale_set_actions
+        )
+        or None,
         "uuid": str(identity.uuid),
         "mac": identity.mac,
         "doing": "; ".join(doing),

@@ -30,7 +30,7 @@ def list_(
     ] = None,
 ) -> None:
     """List instances as they are now."""
-    from labctl.cli.describe import INSTANCE_COLUMNS, describe_instance
+    from labctl.cli.describe import choose_columns, describe_instance
     from labctl.cli.follow import opened_lab
     from labctl.controller.work import look_once
     from labctl.store.scale_sets import get_scale_set, load_scale_sets
@@ -49,7 +49,7 @@ def list_(
         for name in names:
             view, plan = look_once(lab, name)
             rows += [describe_instance(lab, view, plan, instance) for instance in view.instances]
-    print_rows(rows, INSTANCE_COLUMNS, context.output, empty="no instances")
+    print_rows(rows, choose_columns(rows), context.output, empty="no instances")
 
 
 def show(name: Name) -> None:
@@ -130,6 +130,15 @@ def restart(names: Names, timeout: Deadline = None) -> None:
 
     context = current_context()
     _work(context, names, timeout, lambda connection: record_restart(connection, names, now=now()))
+
+
+def reimage(names: Names, timeout: Deadline = None) -> None:
+    """Replace OS disks with fresh ones of the same image version; data disks stay."""
+    from labctl.controller.clock import now
+    from labctl.controller.desired import reimage as record_reimage
+
+    context = current_context()
+    _work(context, names, timeout, lambda connection: record_reimage(connection, names, now=now()))
 
 
 def ssh(

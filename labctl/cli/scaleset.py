@@ -129,8 +129,9 @@ def get(name: Name) -> None:
 
 def show(name: Name) -> None:
     """Show a scale set with its instances, as they are now."""
-    from labctl.cli.describe import INSTANCE_COLUMNS, describe_instance
+    from labctl.cli.describe import choose_columns, describe_instance
     from labctl.cli.follow import opened_lab
+    from labctl.cli.repairs import describe_service
     from labctl.controller.work import look_once
 
     context = current_context()
@@ -147,6 +148,7 @@ def show(name: Name) -> None:
         "modelRevision": view.model_revision,
         "isDeleting": view.is_deleting,
         "upgrade": None if upgrade is None else upgrade.id,
+        "automaticRepairs": describe_service(view),
         "holds": [hold.reason for hold in plan.holds if hold.subject == view.name],
     }
     if context.output is not Output.TABLE:
@@ -154,7 +156,7 @@ def show(name: Name) -> None:
         return
     print_document(document, context.output)
     print()
-    print_rows(instances, INSTANCE_COLUMNS, context.output, empty="no instances")
+    print_rows(instances, choose_columns(instances), context.output, empty="no instances")
 
 
 def list_() -> None:

@@ -9,6 +9,8 @@ from typing import assert_never
 from sqlalchemy import Connection
 
 from labctl.controller.models import InstanceNeed, ask_for_rollout
+from labctl.controller.protection import refuse_fewer_than_protected
+from labctl.controller.record_repair import add_same_generation
 from labctl.controller.retries import retry_and_rerun
 from labctl.errors import RefusedError
 from labctl.model.event import EventKind
@@ -41,6 +43,7 @@ from labctl.store.scale_sets import (
     save_automatic_since,
     save_model,
 )
+from labctl.store.upgrades import find_running_upgrade
 
 NO_CAPACITY = HostCapacity(boots_at_once=0, free_memory=0, overhead_per_instance=0)
 _SUBNETS = ipaddress.IPv4Network("10.87.0.0/16")
@@ -91,6 +94,7 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
         )
     old = load_models(connection, spec.name)[row.model_revision]
     _refuse_what_cannot_change(old, spec)
+    refuse_fewer_than_protected(load_instances(connection, spec.name), spec.name, spec.capacity)
     _refuse_other_sizes(connection, spec)
     if spec.image != old.image or spec.region != old.region:
         resolve(connection, spec.image.definition, spec.image.version, region=spec.region, now=now)
@@ -139,6 +143,7 @@ def scale(connection: Connection, name: str, capacity: int, *, now: datetime) ->
         return False
     wanted = spec.model_copy(update={"capacity": capacity})
     _check_subnet_holds(wanted)
+    refuse_fewer_than_protected(load_instances(connection, name), name, capacity)
     replace_model(connection, wanted, revision=row.model_revision)
     _note(connection, name, f"capacity {spec.capacity} -> {capacity}", now=now)
     return True
@@ -176,6 +181,26 @@ def restart(connection: Connection, instances: Sequence[str], *, now: datetime) 
         change_instance(connection, name, wanted=Wanted.RUNNING.value, restart_asked_at=now)
         _clear_failure(connection, scale_set, name)
         _note(connection, scale_set, "restart asked for", now=now, instance=name)
+
+
+def reimage(connection: Connection, instances: Sequence[str], *, now: datetime) -> None:
+    """Ask for a fresh OS disk of the same image version and model; data disks stay."""
+    owners = _owners(connection, instances)
+    _refuse_leaving(connection, owners)
+    for scale_set in set(owners.values()):
+        upgrade = find_running_upgrade(connection, scale_set)
+        for member in upgrade.members if upgrade else ():
+            if upgrade and member.instance in owners and member.state.is_moving:
+                raise RefusedError(
+                    f"upgrade {upgrade.id} is replacing the OS disk of {member.instance} just now",
+                    hint=f"run it again afterwards; to see: labctl upgrade watch {scale_set}",
+                )
+    for name, scale_set in owners.items():
+        found = next(i for i in load_instances(connection, scale_set) if i.name == name)
+        add_same_generation(connection, found, now=now)
+        change_instance(connection, name, wanted=Wanted.RUNNING.value)
+        text = f"reimage with {found.current.image_version} asked for"
+        _note(connection, scale_set, text, now=now, instance=name)
 
 
 def rerun(
@@ -269,6 +294,7 @@ def _refuse_what_cannot_change(old: ScaleSetSpec, new: ScaleSetSpec) -> None:
             detail=f"it is {old.network.type!r}, the spec says {new.network.type!r}",
             hint="apply the spec under another name",
         )
+    _refuse_other_repairs(old, new)
     wanted = {disk.name: disk for disk in new.data_disks}
     for disk in old.data_disks:
         kept = wanted.get(disk.name)
@@ -285,6 +311,17 @@ def _refuse_what_cannot_change(old: ScaleSetSpec, new: ScaleSetSpec) -> None:
                 hint="add another data disk with the size that you need",
             )
     _check_subnet_holds(new)
+
+
+def _refuse_other_repairs(old: ScaleSetSpec, new: ScaleSetSpec) -> None:
+    """As in Azure: what began as one kind of repair shall not end as another."""
+    before, after = old.automatic_repairs_policy, new.automatic_repairs_policy
+    if before.enabled and after.enabled and before.repair_action is not after.repair_action:
+        raise RefusedError(
+            f"the repair action of scale set {new.name!r} cannot change while repairs are enabled",
+            detail=f"it is {before.repair_action}, the spec says {after.repair_action}",
+            hint="apply automaticRepairsPolicy.enabled: false first, then the new action",
+        )
 
 
 def _refuse_other_sizes(connection: Connection, spec: ScaleSetSpec) -> None:

@@ -67,6 +67,9 @@ def instances_as_wanted(names: frozenset[str]) -> Goal:
             return Outcome(succeeded=False, message=message)
         if plan.decisions or any(action.instance in names for action in plan.actions):
             return None
+        repaired = {r.instance for r in scale_set.repairs if r.is_open}
+        if any(action.instance in repaired for action in plan.actions):
+            return None  # nobody else may come to switch it on again
         return _judge(scale_set, now, [s for s in survey(scale_set) if s.instance.name in names])
 
     return goal
@@ -136,6 +139,8 @@ def find_reason_to_give_up(situation: Situation, scale_set: ScaleSet, now: datet
     """Why this instance needs a person; None when waiting may still help."""
     if situation.instance.wanted is not Wanted.RUNNING:
         return None
+    if situation.repair is not None and not scale_set.repair_service.is_suspended:
+        return None  # it may still help; repeated failure suspends all repairs, and ends this
     failure = find_failure(situation)
     if failure is not None:
         return f"{failure.rung.value}: {failure.message}"

@@ -123,6 +123,13 @@ def update_instances(
             f"scale set {name!r} has no instance {unknown[0]!r}",
             hint=f"run: labctl instance list {name}",
         )
+    guarded = [i.name for i in view.instances if i.protect_from_scale_set_actions]
+    named = next((each for each in instances if each in guarded), None)
+    if named is not None:
+        raise RefusedError(
+            f"instance {named!r} is protected from scale set actions",
+            hint=f"run: labctl instance unprotect {named}",
+        )
     if view.upgrade is not None:
         raise RefusedError(
             f"upgrade {view.upgrade.id} of {name!r} is running",

@@ -6,19 +6,23 @@ from typing import assert_never
 
 from sqlalchemy import Connection
 
+from labctl.controller.record_repair import record_repair
 from labctl.model.event import EventKind
 from labctl.model.instance import HealthState, Identity, Instance, Wanted
 from labctl.model.plan import (
     BeginBatch,
+    BeginRepair,
     CreateInstance,
     Decision,
     EndBatch,
+    EndRepair,
     EndUpgrade,
     MoveMember,
     RemoveInstance,
     RenewInstances,
     ScaleSet,
     StartUpgrade,
+    SuspendRepairs,
 )
 from labctl.model.upgrade import (
     Member,
@@ -81,6 +85,8 @@ def record(
                 _note(connection, scale_set, decision.reason, now=now, upgrade=decision.upgrade)
             case EndUpgrade():
                 _end_upgrade(connection, scale_set, decision, now=now)
+            case BeginRepair() | EndRepair() | SuspendRepairs():
+                record_repair(connection, scale_set, decision, now=now)
             case _:
                 assert_never(decision)
 

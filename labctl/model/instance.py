@@ -168,6 +168,8 @@ class Instance:
     health: Health = NOT_CHECKED
     restart_asked_at: datetime | None = None  # `labctl instance restart`
     rerun_custom_data_asked_at: datetime | None = None  # `labctl rerun`
+    protect_from_scale_in: bool = False
+    protect_from_scale_set_actions: bool = False  # upgrades and the like; never without the above
     created_at: datetime
 
     @property
@@ -185,6 +187,11 @@ class Instance:
         if found is None:
             raise LookupError(f"{self.name} has no OS generation {number}")
         return found
+
+    @property
+    def is_protected(self) -> bool:
+        """Is it protected from anything? Automatic repairs respect either."""
+        return self.protect_from_scale_in or self.protect_from_scale_set_actions
 
     @property
     def is_settled(self) -> bool:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from labctl.model.instance import Health, Instance
-from labctl.model.spec import ScaleSetSpec
+from labctl.model.repair import NEVER_SUSPENDED, Repair, RepairOutcome, RepairService
+from labctl.model.spec import RepairAction, ScaleSetSpec
 from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode, UpgradeError
 
 # --- what the planner is asked -------------------------------------------------------------------
@@ -44,6 +45,8 @@ class ScaleSet:
     upgrade: Upgrade | None  # the one that has not ended
     capacity: HostCapacity
     rollout: Rollout | None = None  # not begun yet; only in the modes Automatic and Rolling
+    repairs: tuple[Repair, ...] = ()  # the open ones and the latest of the others
+    repair_service: RepairService = NEVER_SUSPENDED
 
 
 # --- decisions: recorded in one commit, before anything acts --------------------------------------
@@ -125,6 +128,32 @@ class EndUpgrade:
     error: UpgradeError | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginRepair:
+    """Restart, reimage or replace an unhealthy instance."""
+
+    instance: str
+    action: RepairAction
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndRepair:
+    """A repair has helped, has failed, or is none any more."""
+
+    repair: int
+    instance: str
+    outcome: RepairOutcome
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspendRepairs:
+    """Repairs do not help: begin no more until a person resumes them."""
+
+    reason: str
+
+
 Decision = (
     CreateInstance
     | RemoveInstance
@@ -134,6 +163,9 @@ Decision = (
     | MoveMember
     | EndBatch
     | EndUpgrade
+    | BeginRepair
+    | EndRepair
+    | SuspendRepairs
 )
 
 # --- actions: idempotent effects on one instance --------------------------------------------------
@@ -271,6 +303,7 @@ __all__ = [
     "Action",
     "AwaitReady",
     "BeginBatch",
+    "BeginRepair",
     "CollectEvidence",
     "CreateInstance",
     "Decision",
@@ -278,6 +311,7 @@ __all__ = [
     "DeleteInstance",
     "DiscardGeneration",
     "EndBatch",
+    "EndRepair",
     "EndUpgrade",
     "Health",
     "Hold",
@@ -294,4 +328,5 @@ __all__ = [
     "Start",
     "StartUpgrade",
     "Stop",
+    "SuspendRepairs",
 ]

@@ -341,6 +341,44 @@ class UpgradePolicy(Strict):
     )
 
 
+class ScaleInRule(StrEnum):
+    """Who leaves first when the capacity shrinks."""
+
+    DEFAULT = "Default"  # the highest ordinals
+    OLDEST_VM = "OldestVM"
+    NEWEST_VM = "NewestVM"
+
+
+class ScaleInPolicy(Strict):
+    """Who leaves first when the capacity shrinks; protected instances never do."""
+
+    rules: tuple[Annotated[ScaleInRule, Field(strict=False)], ...] = Field(
+        default=(ScaleInRule.DEFAULT,), min_length=1, max_length=1, strict=False
+    )
+
+
+class RepairAction(StrEnum):
+    """What is done to an unhealthy instance."""
+
+    REPLACE = "Replace"  # deleted and made again; data disks come back
+    REIMAGE = "Reimage"  # a new OS disk of the same image version
+    RESTART = "Restart"
+
+
+class AutomaticRepairsPolicy(Strict):
+    """Repairs of unhealthy instances, wherever a controller works on the scale set."""
+
+    enabled: bool = False
+    grace_period: Duration = Field(
+        default=timedelta(minutes=10),
+        ge=timedelta(seconds=1),
+        le=timedelta(minutes=90),
+        description="From the last change of an instance to its first repair; Azure allows no "
+        "less than 10m",
+    )
+    repair_action: Annotated[RepairAction, Field(strict=False)] = RepairAction.REPLACE
+
+
 class Timeouts(Strict):
     """How long the steps of a boot may take. The defaults grow where the host only emulates."""
 
@@ -383,6 +421,8 @@ class ScaleSetSpec(Strict):
     network: Network = Network()
     timeouts: Timeouts = Timeouts()
     upgrade_policy: UpgradePolicy = UpgradePolicy()
+    scale_in_policy: ScaleInPolicy = ScaleInPolicy()
+    automatic_repairs_policy: AutomaticRepairsPolicy = AutomaticRepairsPolicy()
 
     @field_validator("data_disks")
     @classmethod
@@ -427,6 +467,15 @@ class ScaleSetSpec(Strict):
                     )
                 ]
             )
+        return self
+
+    @model_validator(mode="after")
+    def _require_what_repairs_need(self) -> Self:
+        if self.automatic_repairs_policy.enabled and not (
+            self.health.application_health or self.health.probe
+        ):
+            at = ("automaticRepairsPolicy", "enabled")
+            rules.require([(at, "needs health.applicationHealth or health.probe")])
         return self
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """May an upgrade start? If not: why, and what to do."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,7 +9,7 @@ from labctl.model.plan import ScaleSet
 from labctl.model.upgrade import UpgradeErrorCode, UpgradePurpose
 from labctl.planner.health import is_on_its_way, judge
 from labctl.planner.limits import find_unhealthy_set
-from labctl.planner.situation import survey
+from labctl.planner.situation import Situation, survey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +22,14 @@ class Refusal:
     is_done: bool = False  # what was asked for is so already
 
 
+def _takes_part(situation: Situation) -> bool:
+    return situation.is_counted and not situation.instance.protect_from_scale_set_actions
+
+
 def find_purpose(scale_set: ScaleSet, target_digest: str) -> UpgradePurpose:
     """The image, where an instance has another one; otherwise the model."""
     # web_0 has the target's image and an old model, web_1 an old image: the upgrade is for web_1.
-    digests = {s.current.image_digest for s in survey(scale_set) if s.is_counted}
+    digests = {s.current.image_digest for s in survey(scale_set) if _takes_part(s)}
     return UpgradePurpose.OS_IMAGE if digests - {target_digest} else UpgradePurpose.MODEL
 
 
@@ -47,11 +52,13 @@ def admit_upgrade(
     situations = [s for s in survey(scale_set) if s.is_counted]
     purpose = find_purpose(scale_set, target_digest)
     if purpose is UpgradePurpose.MODEL and all(
-        s.current.model_revision >= scale_set.model_revision for s in situations
+        s.current.model_revision >= scale_set.model_revision
+        or s.instance.protect_from_scale_set_actions
+        for s in situations
     ):
         return Refusal(
             message=f"nothing to upgrade: all {len(situations)} instances that should run are on "
-            f"{target_version} already",
+            f"{target_version} already{_name_protected(situations, target_digest)}",
             hint="publish a newer image version, or name another one with --version",
             is_done=True,
         )
@@ -73,3 +80,8 @@ def admit_upgrade(
                 hint="finish it with: labctl apply",
             )
     return None
+
+
+def _name_protected(situations: Sequence[Situation], target_digest: str) -> str:
+    names = [s.instance.name for s in situations if s.current.image_digest != target_digest]
+    return f", or protected from scale set actions: {', '.join(names)}" if names else ""

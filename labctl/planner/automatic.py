@@ -10,6 +10,7 @@ from labctl.model.plan import Hold, ScaleSet
 from labctl.model.spec import ImageReference
 from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode
 from labctl.planner.admission import admit_upgrade
+from labctl.planner.members import asks_to_be_skipped
 from labctl.planner.situation import Situation, survey
 
 _STEPS = 2**32
@@ -102,7 +103,9 @@ def _share(text: str) -> float:
 def _is_outdated(situation: Situation, offer: Offer) -> bool:
     """Does it run something older? What is newer than the offer is never taken back."""
     current = situation.current
-    if current.image_digest == offer.digest:
+    if current.image_digest == offer.digest or situation.instance.protect_from_scale_set_actions:
+        return False
+    if asks_to_be_skipped(situation):
         return False
     if situation.model.image.definition != offer.image.definition:
         return True

@@ -54,6 +54,8 @@ def choose_batch(situations: Sequence[Situation], upgrade: Upgrade) -> Choice:
             break  # a phase begins when the one before it is through
         if not situation.is_counted:
             skipped.append((situation, "stopped by its user"))
+        elif situation.instance.protect_from_scale_set_actions:
+            skipped.append((situation, "protected from scale set actions"))
         elif situation.member is not None and situation.member.skips_upgrade:
             skipped.append((situation, "its application asked for it (SkipUpgrade)"))
         elif is_reached(upgrade, situation.current):

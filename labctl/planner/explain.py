@@ -12,6 +12,7 @@ from labctl.model.plan import (
     RenewInstances,
     ScaleSet,
     StartUpgrade,
+    SuspendRepairs,
 )
 from labctl.model.upgrade import Upgrade
 from labctl.planner.health import judge
@@ -29,6 +30,8 @@ def explain(scale_set: ScaleSet, instance: Instance, now: datetime) -> tuple[str
         f"found: {_describe_domain(situation)}",
         f"health: {verdict.state}: {verdict.reason}",
         *_describe_member(scale_set.upgrade, situation),
+        *_describe_protection(instance),
+        *_describe_repair(situation),
         f"next: {_find_next(scale_set, instance.name, now)}",
     )
 
@@ -52,6 +55,17 @@ def _describe_member(upgrade: Upgrade | None, situation: Situation) -> tuple[str
         f"upgrade {upgrade.id} to {upgrade.target} ({upgrade.code}): "
         f"{member.state}{batch}{message}",
     )
+
+
+def _describe_protection(instance: Instance) -> tuple[str, ...]:
+    if instance.protect_from_scale_set_actions:
+        return ("protected: from scale-in and from scale set actions",)
+    return ("protected: from scale-in",) if instance.protect_from_scale_in else ()
+
+
+def _describe_repair(situation: Situation) -> tuple[str, ...]:
+    repair = situation.repair
+    return () if repair is None else (f"repair {repair.id} ({repair.action}): {repair.reason}",)
 
 
 def _find_next(scale_set: ScaleSet, name: str, now: datetime) -> str:
@@ -78,7 +92,7 @@ def _find_named(decision: Decision) -> tuple[str, ...]:
     match decision:
         case BeginBatch() | RenewInstances():
             return decision.instances
-        case CreateInstance() | StartUpgrade() | EndBatch() | EndUpgrade():
+        case CreateInstance() | StartUpgrade() | EndBatch() | EndUpgrade() | SuspendRepairs():
             return ()
         case _:
             return (decision.instance,)

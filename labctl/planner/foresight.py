@@ -23,6 +23,7 @@ from labctl.model.plan import (
     Action,
     AwaitReady,
     BeginBatch,
+    BeginRepair,
     CollectEvidence,
     CreateInstance,
     Decision,
@@ -30,6 +31,7 @@ from labctl.model.plan import (
     DeleteInstance,
     DiscardGeneration,
     EndBatch,
+    EndRepair,
     EndUpgrade,
     MoveMember,
     Prepare,
@@ -41,7 +43,10 @@ from labctl.model.plan import (
     Start,
     StartUpgrade,
     Stop,
+    SuspendRepairs,
 )
+from labctl.model.repair import Repair
+from labctl.model.spec import RepairAction
 from labctl.model.upgrade import (
     Member,
     MemberState,
@@ -75,6 +80,15 @@ def record(scale_set: ScaleSet, decision: Decision, now: datetime) -> ScaleSet:
             return _change_upgrade(scale_set, lambda u: replace(u, batch_ended_at=now))
         case EndUpgrade():
             return _end_upgrade(scale_set, decision, now)
+        case BeginRepair():
+            return _begin_repair(scale_set, decision, now)
+        case EndRepair():
+            return _end_repair(scale_set, decision, now)
+        case SuspendRepairs():
+            service = replace(
+                scale_set.repair_service, suspended_at=now, suspended_reason=decision.reason
+            )
+            return replace(scale_set, repair_service=service)
         case _:
             assert_never(decision)
 
@@ -372,3 +386,60 @@ def _end_upgrade(scale_set: ScaleSet, decision: EndUpgrade, now: datetime) -> Sc
     if upgrade is None or decision.code is not UpgradeCode.COMPLETED:
         return ended
     return replace(ended, image_version=upgrade.target_version, image_digest=upgrade.target_digest)
+
+
+def _begin_repair(scale_set: ScaleSet, decision: BeginRepair, now: datetime) -> ScaleSet:
+    instance = next(i for i in scale_set.instances if i.name == decision.instance)
+    repair = Repair(
+        id=max((r.id for r in scale_set.repairs), default=0) + 1,
+        instance=instance.name,
+        ordinal=instance.ordinal,
+        action=decision.action,
+        began_at=now,
+        reason=decision.reason,
+    )
+    changed = replace(scale_set, repairs=(*scale_set.repairs, repair))
+    return change_instance(changed, instance.name, lambda i: _repair(i, decision.action, now))
+
+
+def _repair(instance: Instance, action: RepairAction, now: datetime) -> Instance:
+    match action:
+        case RepairAction.RESTART:
+            return replace(instance, restart_asked_at=now)
+        case RepairAction.REIMAGE:
+            return reimage(instance)
+        case RepairAction.REPLACE:
+            return replace(instance, wanted=Wanted.DELETED)
+        case _:
+            assert_never(action)
+
+
+def reimage(instance: Instance) -> Instance:
+    """The instance with the wish for a fresh OS disk of the same image version and model."""
+    current = instance.current
+    fresh = Generation(
+        number=max(g.number for g in instance.generations) + 1,
+        image_version=current.image_version,
+        image_digest=current.image_digest,
+        model_revision=current.model_revision,
+        prepared=False,
+    )
+    return replace(
+        instance,
+        generation=fresh.number,
+        generations=(*instance.generations, fresh),
+        restart_asked_at=None,
+        rerun_custom_data_asked_at=None,
+    )
+
+
+def _end_repair(scale_set: ScaleSet, decision: EndRepair, now: datetime) -> ScaleSet:
+    return replace(
+        scale_set,
+        repairs=tuple(
+            replace(r, ended_at=now, outcome=decision.outcome, message=decision.reason)
+            if r.id == decision.repair
+            else r
+            for r in scale_set.repairs
+        ),
+    )

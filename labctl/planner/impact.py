@@ -33,7 +33,16 @@ class Impact:
 
 
 # They hold at once for every instance, so that a change of them makes no new revision.
-LIVE_FIELDS = frozenset({"capacity", "region", "timeouts", "upgrade_policy"})
+LIVE_FIELDS = frozenset(
+    {
+        "automatic_repairs_policy",
+        "capacity",
+        "region",
+        "scale_in_policy",
+        "timeouts",
+        "upgrade_policy",
+    }
+)
 _NO_INSTANCE = "it is about the scale set, not about its instances"
 _SWAPPED = "it takes effect on a new OS disk"
 # Other fields of an extension say when and how long it runs, not what.

@@ -64,7 +64,7 @@ def _find_step_of_off(situation: Situation) -> Action:
     if situation.is_moving:
         reason = situation.errand
     elif is_restart_due(situation):
-        reason = "its user asked for a restart"
+        reason = _restart_reason(situation)
     elif current.started_at is None:
         reason = situation.errand
     else:
@@ -72,13 +72,21 @@ def _find_step_of_off(situation: Situation) -> Action:
     return Start(instance=name, generation=current.number, reason=reason)
 
 
+def _restart_reason(situation: Situation) -> str:
+    repair = situation.repair
+    if repair is not None and repair.began_at == situation.instance.restart_asked_at:
+        return f"repair {repair.id}: restart"
+    if situation.instance.domain.is_stale:
+        return "its model has changed"
+    return "its user asked for a restart"
+
+
 def _find_step_of_powered(situation: Situation) -> Action | Hold | None:
     """The domain runs the right OS disk; get it ready, then tidy up."""
     instance, current, domain = situation.instance, situation.current, situation.instance.domain
     name = instance.name
     if is_restart_due(situation):
-        reason = "its model has changed" if domain.is_stale else "its user asked for a restart"
-        return Stop(instance=name, reason=reason)
+        return Stop(instance=name, reason=_restart_reason(situation))
     if domain.power is Power.PAUSED:
         return Hold(
             subject=name,

@@ -20,10 +20,19 @@ def make_members(scale_set: ScaleSet) -> tuple[Member, ...]:
     )
 
 
-def _make_member(situation: Situation) -> Member:
-    instance, source = situation.instance, situation.model.health.application_health
+def asks_to_be_skipped(situation: Situation) -> bool:
+    """Would an upgrade that starts now leave it alone, because its application wants that?"""
+    return _read_wish(situation).skips
+
+
+def _read_wish(situation: Situation) -> UpgradeWish:
+    source = situation.model.health.application_health
     is_told = source is not None and source.is_rich
-    wish = read_upgrade_wish(instance.health.custom_metrics) if is_told else UpgradeWish()
+    return read_upgrade_wish(situation.instance.health.custom_metrics) if is_told else UpgradeWish()
+
+
+def _make_member(situation: Situation) -> Member:
+    instance, wish = situation.instance, _read_wish(situation)
     return Member(
         instance=instance.name,
         ordinal=instance.ordinal,

@@ -5,6 +5,7 @@ from datetime import datetime
 from labctl.model.plan import Action, Hold, Plan, ScaleSet
 from labctl.planner.boot import admit_boots
 from labctl.planner.instance import find_next_step
+from labctl.planner.repairs import plan_repairs
 from labctl.planner.rollout import plan_rollout
 from labctl.planner.scale import plan_scaling
 from labctl.planner.situation import Situation, survey
@@ -28,8 +29,11 @@ def plan(scale_set: ScaleSet, now: datetime) -> Plan:
     upgrade = plan_upgrade(scale_set, situations, now)
     if upgrade.decisions:
         return Plan(decisions=upgrade.decisions, holds=upgrade.holds)
+    repairs = plan_repairs(scale_set, situations, now)
+    if repairs.decisions:
+        return repairs
     evidence = {action.instance: action for action in upgrade.actions}
-    waits = {hold.subject: hold for hold in upgrade.holds}
+    waits = {hold.subject: hold for hold in (*repairs.holds, *upgrade.holds)}
     steps = [(s, evidence.get(s.instance.name) or _find_step(s, waits)) for s in situations]
     admitted = admit_boots(steps, scale_set.capacity)
     set_holds = tuple(h for h in upgrade.holds if h.subject == scale_set.name)

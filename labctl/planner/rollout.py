@@ -22,11 +22,15 @@ def has_latest_model(scale_set: ScaleSet, instance: Instance) -> bool:
 
 
 def find_outdated(scale_set: ScaleSet, rollout: Rollout) -> tuple[Instance, ...]:
-    """The instances that `rollout` concerns: with an older model, or not on its image."""
+    """The instances that `rollout` concerns: with an older model, or not on its image.
+
+    Those that are protected from scale set actions are left alone.
+    """
     return tuple(
         s.instance
         for s in survey(scale_set)
         if s.instance.wanted is not Wanted.DELETED
+        and not s.instance.protect_from_scale_set_actions
         and (
             s.current.model_revision < scale_set.model_revision
             or rollout.image_digest not in {None, s.current.image_digest}

@@ -1,7 +1,10 @@
 """Which instances to add and which to take away, so that there are as many as wanted."""
 
+from typing import assert_never
+
 from labctl.model.instance import Instance, Wanted
 from labctl.model.plan import CreateInstance, Decision, Hold, Plan, RemoveInstance, ScaleSet
+from labctl.model.spec import ScaleInRule
 from labctl.planner.situation import has_served
 
 
@@ -14,8 +17,7 @@ def plan_scaling(scale_set: ScaleSet) -> Plan:
     capacity = scale_set.spec.capacity
     reason = f"capacity is {capacity}, present are {len(kept)}"
     if len(kept) > capacity:
-        leaving = sorted(kept, key=_scale_in_order)[: len(kept) - capacity]
-        return Plan(decisions=_remove(leaving, reason))
+        return _plan_scale_in(scale_set, kept, reason)
     return _plan_scale_out(scale_set, kept, reason)
 
 
@@ -23,9 +25,38 @@ def _remove(instances: list[Instance], reason: str) -> tuple[Decision, ...]:
     return tuple(RemoveInstance(instance=i.name, reason=reason) for i in instances)
 
 
-def _scale_in_order(instance: Instance) -> tuple[bool, int]:
-    """Those that never got ready first: nobody misses them. Then the newest first."""
-    return has_served(instance), -instance.ordinal
+def _plan_scale_in(scale_set: ScaleSet, kept: list[Instance], reason: str) -> Plan:
+    """Take away as many as are too many; never a protected one, even if too many remain."""
+    excess = len(kept) - scale_set.spec.capacity
+    rule = scale_set.spec.scale_in_policy.rules[0]
+    free = [i for i in kept if not i.protect_from_scale_in]
+    leaving = sorted(free, key=lambda i: _scale_in_order(i, rule))[:excess]
+    if leaving:
+        how = "" if rule is ScaleInRule.DEFAULT else f", {rule}"
+        return Plan(decisions=_remove(leaving, reason + how))
+    names = ", ".join(i.name for i in sorted(kept, key=lambda i: i.ordinal))
+    hold = Hold(
+        subject=scale_set.name,
+        reason=f"{reason}, but all are protected from scale-in: {names}; raise the capacity, or: "
+        "labctl instance unprotect INSTANCE",
+    )
+    return Plan(holds=(hold,))
+
+
+def _scale_in_order(instance: Instance, rule: ScaleInRule) -> tuple[bool, float, int]:
+    """Those that never got ready first: nobody misses them. Then by the rule."""
+    # Default as Azure documents it: the highest instance id, which is not always the newest, for
+    # one that was replaced keeps its ordinal. Those made in one turn are of the same age.
+    age, ordinal = instance.created_at.timestamp(), instance.ordinal
+    match rule:
+        case ScaleInRule.DEFAULT:
+            return has_served(instance), 0, -ordinal
+        case ScaleInRule.OLDEST_VM:
+            return has_served(instance), age, ordinal
+        case ScaleInRule.NEWEST_VM:
+            return has_served(instance), -age, -ordinal
+        case _:
+            assert_never(rule)
 
 
 def _plan_scale_out(scale_set: ScaleSet, kept: list[Instance], reason: str) -> Plan:

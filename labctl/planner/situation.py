@@ -5,6 +5,7 @@ from datetime import datetime
 
 from labctl.model.instance import Generation, Instance, Power, Wanted
 from labctl.model.plan import ScaleSet
+from labctl.model.repair import Repair
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade import Member, MemberState
 
@@ -16,6 +17,7 @@ class Situation:
     instance: Instance
     model: ScaleSetSpec  # the model that made the generation it should boot
     member: Member | None  # its part in the upgrade that is running
+    repair: Repair | None = None  # the repair that it is to become healthy by
 
     @property
     def current(self) -> Generation:
@@ -60,7 +62,7 @@ class Situation:
         """Why its OS disk is handled, for reasons."""
         image = self.current.image_version
         if self.member is None or not self.is_moving:
-            return f"image {image}"
+            return f"image {image}" if self.repair is None else f"repair {self.repair.id}: {image}"
         if self.member.state is MemberState.ROLLING_BACK:
             return f"batch {self.member.batch}: back to {image}"
         if self.member.from_version == image:
@@ -71,11 +73,13 @@ class Situation:
 def survey(scale_set: ScaleSet) -> tuple[Situation, ...]:
     """Every instance of the scale set in its situation, by ordinal."""
     members = {m.instance: m for m in scale_set.upgrade.members} if scale_set.upgrade else {}
+    repairs = {r.ordinal: r for r in scale_set.repairs if r.is_open}
     return tuple(
         Situation(
             instance=instance,
             model=scale_set.models[instance.current.model_revision],
             member=members.get(instance.name),
+            repair=repairs.get(instance.ordinal),
         )
         for instance in sorted(scale_set.instances, key=lambda i: i.ordinal)
     )

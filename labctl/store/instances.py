@@ -126,6 +126,8 @@ def load_instances(connection: Connection, scale_set: str) -> tuple[Instance, ..
             ),
             restart_asked_at=row.restart_asked_at,
             rerun_custom_data_asked_at=row.rerun_custom_data_asked_at,
+            protect_from_scale_in=row.protect_from_scale_in,
+            protect_from_scale_set_actions=row.protect_from_scale_set_actions,
             created_at=row.created_at,
         )
         for row in rows

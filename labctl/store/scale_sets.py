@@ -8,9 +8,11 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from labctl.errors import NotFoundError
 from labctl.model.plan import HostCapacity, Rollout, ScaleSet
+from labctl.model.repair import RepairService
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade import UpgradeCode
 from labctl.store.instances import load_instances
+from labctl.store.repairs import load_recent_repairs
 from labctl.store.schema import model, scale_set
 from labctl.store.upgrades import change_upgrade, find_running_upgrade
 
@@ -27,6 +29,9 @@ class ScaleSetRow:
     next_ordinal: int
     subnet: str | None
     automatic_since: datetime | None  # when automatic OS upgrades were switched on
+    repairs_suspended_at: datetime | None
+    repairs_suspended_reason: str
+    repairs_resumed_at: datetime | None
     created_at: datetime
     image_revision: int
     rollout_asked_at: datetime | None
@@ -183,6 +188,12 @@ def load_view(
             asked_at=row.rollout_asked_at,
             image_version=row.rollout_version,
             image_digest=row.rollout_digest,
+        ),
+        repairs=load_recent_repairs(connection, name, since=row.created_at),
+        repair_service=RepairService(
+            suspended_at=row.repairs_suspended_at,
+            suspended_reason=row.repairs_suspended_reason,
+            resumed_at=row.repairs_resumed_at,
         ),
     )
 

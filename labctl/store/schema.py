@@ -52,6 +52,9 @@ scale_set = Table(
     Column("next_ordinal", Integer, nullable=False, default=0),
     Column("subnet", String(18), unique=True),
     Column("automatic_since", Moment),  # when automatic OS upgrades were switched on
+    Column("repairs_suspended_at", Moment),
+    Column("repairs_suspended_reason", Text, nullable=False, default=""),
+    Column("repairs_resumed_at", Moment),
     Column("created_at", Moment, nullable=False),
     # The model whose image reference the present image stands for.
     Column("image_revision", Integer, nullable=False, server_default="1"),
@@ -92,6 +95,8 @@ instance = Table(
     Column("custom_metrics", Text, nullable=False, default="", server_default=""),
     Column("restart_asked_at", Moment),
     Column("rerun_custom_data_asked_at", Moment),
+    Column("protect_from_scale_in", Boolean, nullable=False, default=False),
+    Column("protect_from_scale_set_actions", Boolean, nullable=False, default=False),
     Column("created_at", Moment, nullable=False),
     UniqueConstraint("scale_set", "ordinal"),
 )
@@ -190,6 +195,21 @@ member = Table(
     Column("settled_at", Moment),
     Column("healthy_at", Moment),
     Column("ended_at", Moment),
+    Column("message", Text, nullable=False, default=""),
+)
+
+repair = Table(  # not tied to `instance`: a replaced instance is another one of its ordinal
+    "repair",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("scale_set", String(40), nullable=False, index=True),
+    Column("instance", String(48), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("action", String(16), nullable=False),
+    Column("began_at", Moment, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("ended_at", Moment),
+    Column("outcome", String(16)),
     Column("message", Text, nullable=False, default=""),
 )
 

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from labctl.model.spec import (
     ApplicationHealth,
+    AutomaticRepairsPolicy,
     CustomData,
     DataDisk,
     Extension,
@@ -12,6 +13,7 @@ from labctl.model.spec import (
     ImageReference,
     Network,
     Protocol,
+    ScaleInPolicy,
     ScaleSetSpec,
     UpgradeMode,
     UpgradePolicy,
@@ -128,6 +130,19 @@ BROKEN = {
         "only for networks of type nat",
         lambda: Network(subnet="10.87.1.0/24"),
     ),
+    "repairs without a health source": (
+        "needs health.applicationHealth or health.probe",
+        lambda: _spec(automatic_repairs_policy=AutomaticRepairsPolicy(enabled=True)),
+    ),
+    "grace period of two hours": (
+        "less than or equal to",
+        lambda: AutomaticRepairsPolicy(grace_period="2h"),
+    ),
+    "two scale-in rules": (
+        "at most 1 item",
+        lambda: ScaleInPolicy(rules=("OldestVM", "NewestVM")),
+    ),
+    "no scale-in rule": ("at least 1 item", lambda: ScaleInPolicy(rules=())),
     "disk of half a MiB": ("whole number of MiB", lambda: DataDisk(name="data", size="1537KiB")),
     "mount point going up": (
         "absolute path without",

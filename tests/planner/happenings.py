@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from labctl.model.instance import Power, Rung, Wanted
+from labctl.model.instance import Instance, Power, Rung, Wanted
 from labctl.model.plan import RenewInstances, Rollout, Start
-from labctl.model.spec import UpgradeMode
+from labctl.model.repair import RepairService
+from labctl.model.spec import RepairAction, UpgradeMode
 from labctl.model.upgrade import UpgradePurpose
 from labctl.planner import find_outdated
 from labctl.planner.foresight import record
@@ -132,3 +133,42 @@ def kill_controller(world: World) -> None:
                 lambda i: replace(i, domain=replace(i.domain, power=Power.RUNNING)),
             )
     world.jobs.clear()
+
+
+def fall_ill_until(name: str, cure: RepairAction) -> Callable[[World], None]:
+    """Ill until it is restarted, reimaged or replaced; what does more helps, too."""
+
+    def change(world: World) -> None:
+        if name not in {i.name for i in world.scale_set.instances}:
+            return
+        ill_at, number = world.now, world.find(name).generation
+
+        def is_cured(instance: Instance) -> bool:
+            if instance.created_at > ill_at:
+                return True
+            if cure is RepairAction.REPLACE:
+                return False
+            started_at = instance.current.started_at
+            is_restarted = started_at is not None and started_at > ill_at
+            return is_restarted and (cure is RepairAction.RESTART or instance.generation > number)
+
+        world.sick[name] = ill_at
+        world.cures[name] = is_cured
+
+    return change
+
+
+def protect(name: str, *, actions: bool) -> Callable[[World], None]:
+    return lambda world: world._change(
+        name,
+        lambda i: replace(i, protect_from_scale_in=True, protect_from_scale_set_actions=actions),
+    )
+
+
+def resume_repairs(world: World) -> None:
+    world.scale_set = replace(world.scale_set, repair_service=RepairService(resumed_at=world.now))
+
+
+def suspend_repairs(world: World) -> None:
+    service = RepairService(suspended_at=world.now, suspended_reason="asked for by a person")
+    world.scale_set = replace(world.scale_set, repair_service=service)

@@ -20,6 +20,7 @@ from labctl.model.plan import (
 )
 from labctl.model.spec import UpgradeMode
 from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode, UpgradePurpose
+from tests.planner.repair_rules import check_repairs
 
 
 def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
@@ -48,7 +49,8 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
             is_asked = instance.wanted is not Wanted.RUNNING or instance.restart_asked_at
             is_dead = instance.domain.power is not Power.RUNNING
             is_renewed = instance.domain.generation != instance.generation
-            is_wished = is_asked or is_dead or is_renewed or instance.name in moving
+            is_repaired = any(r.is_open and r.instance == instance.name for r in scale_set.repairs)
+            is_wished = is_asked or is_dead or is_renewed or is_repaired or instance.name in moving
             assert is_wished, "stops what nobody asked for"
             assert instance.current.prepared or is_asked, "stopped before the disk was ready"
         if isinstance(action, Start):
@@ -59,6 +61,7 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
         if isinstance(action, CollectEvidence):
             assert members[action.instance].state is MemberState.IN_PROGRESS
     _check_boots(scale_set, answer)
+    check_repairs(scale_set, answer, now)
     for decision in answer.decisions:
         assert (
             upgrade is None

@@ -21,6 +21,7 @@ from tests.planner.happenings import (
     update_instances,
     want,
 )
+from tests.planner.repair_stories import REPAIR_STORIES
 from tests.planner.world import (
     MIB,
     NEW,
@@ -346,6 +347,7 @@ STORIES: tuple[Story, ...] = (
     manual_instances_are_updated_by_name,
     phases_by_custom_metrics,
     phase_waits_for_who_is_initializing,
+    *REPAIR_STORIES,
 )
 
 
@@ -369,6 +371,10 @@ def tell(story: Story, plan: PlanFunction = real_plan) -> str:
         f"({i.current.image_version}), disks kept: "
         + ", ".join(str(g.number) for g in i.generations)
         for i in sorted(world.scale_set.instances, key=lambda i: i.ordinal)
+    ]
+    lines += [
+        f"  repair {r.id} of {r.instance} ({r.action}): {r.outcome}"
+        for r in world.scale_set.repairs
     ]
     return "\n".join(lines) + "\n"
 

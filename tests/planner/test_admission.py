@@ -127,3 +127,16 @@ def test_without_the_hypervisor_nothing_starts():
     lost = make_instance(0, domain=DomainFacts(generation=None, power=Power.UNKNOWN))
     assert message(admit(with_first(lost))) == "the hypervisor does not answer"
     assert message(admit(replace(make_set(1), instances=(lost,)))).startswith("the hypervisor")
+
+
+def test_only_protected_ones_left_means_that_nothing_is_to_be_upgraded():
+    protected = make_instance(0, protect_from_scale_in=True, protect_from_scale_set_actions=True)
+    on_target = make_instance(1, generations=(make_generation(version=NEW),))
+    refusal = admit(make_set(2, instances=[protected, on_target]))
+    assert refusal is not None
+    assert refusal.is_done
+    assert message(refusal) == (
+        "nothing to upgrade: all 2 instances that should run are on 1.1.0 already, or protected "
+        "from scale set actions: web_0"
+    )
+    assert admit(make_set(2, instances=[protected, make_instance(1)])) is None

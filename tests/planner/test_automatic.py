@@ -24,13 +24,16 @@ from labctl.planner.automatic import find_due
 from tests.planner.world import (
     NEW,
     OLD,
+    RICH,
     T0,
     digest,
     make_generation,
     make_instance,
+    make_metrics,
     make_set,
     make_spec,
     make_upgrade,
+    telling,
     upgrading,
 )
 
@@ -262,3 +265,13 @@ def test_switching_off_lets_the_running_batch_finish():
     answer = plan(moving, T0)
     assert not answer.decisions
     assert [a.instance for a in answer.actions] == ["web_0"]
+
+
+def test_what_an_upgrade_would_skip_begins_none():
+    """Otherwise one upgrade after the other would begin, skip them and complete."""
+    guarded = make_instance(0, protect_from_scale_in=True, protect_from_scale_set_actions=True)
+    assert "up to date" in reason(automatic(1, instances=[guarded]))
+    spec = make_spec(1, upgrade_policy=ON, health=RICH)
+    told = telling(make_set(1, spec=spec), {"web_0": make_metrics(0, skips=True)})
+    assert "up to date" in reason(told)
+    assert isinstance(decide(telling(make_set(1, spec=spec), {"web_0": make_metrics(0)})), Rollout)

@@ -212,3 +212,15 @@ def test_batches_are_counted_phase_by_phase():
     assert count_batches(members, 2) == 2 + 2 + 1
     assert count_batches(members, 100) == 3
     assert count_batches((), 2) == 0
+
+
+def test_one_that_is_protected_from_scale_set_actions_is_skipped():
+    changes = {
+        0: {"protect_from_scale_in": True, "protect_from_scale_set_actions": True},
+        1: {"protect_from_scale_in": True},
+    }
+    choice = choose(5, changes)
+    assert names(choice) == [1]
+    assert [(s.instance.name, reason) for s, reason in choice.skipped] == [
+        ("web_0", "protected from scale set actions")
+    ]

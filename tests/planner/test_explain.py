@@ -3,9 +3,19 @@
 from dataclasses import replace
 
 from labctl.model.instance import NO_DOMAIN, DomainFacts, Health, HealthState, Power, Wanted
-from labctl.planner import explain
+from labctl.model.spec import AutomaticRepairsPolicy
+from labctl.planner import explain, plan
+from labctl.planner.foresight import record
 from tests.planner.happenings import cancel
-from tests.planner.world import T0, World, make_generation, make_instance, make_set, upgrading
+from tests.planner.world import (
+    T0,
+    World,
+    make_generation,
+    make_instance,
+    make_set,
+    make_spec,
+    upgrading,
+)
 
 ILL = Health(state=HealthState.UNHEALTHY, since=T0, detail="HTTP 503")
 
@@ -91,3 +101,21 @@ def test_decisions_about_the_whole_name_no_instance():
     )
     removing = make_set(1, instances=[make_instance(0), make_instance(1)])
     assert why(removing, "web_1")[-1] == "next: RemoveInstance: capacity is 1, present are 2"
+
+
+def test_protection_is_told():
+    half = make_instance(0, protect_from_scale_in=True)
+    full = make_instance(1, protect_from_scale_in=True, protect_from_scale_set_actions=True)
+    scale_set = make_set(2, instances=[half, full])
+    assert why(scale_set, "web_0")[3] == "protected: from scale-in"
+    assert why(scale_set, "web_1")[3] == "protected: from scale-in and from scale set actions"
+
+
+def test_a_repair_is_told():
+    spec = make_spec(1, automatic_repairs_policy=AutomaticRepairsPolicy(enabled=True))
+    sick = make_set(1, spec=spec, instances=[make_instance(0, health=ILL)])
+    assert why(sick, "web_0")[-1] == "next: BeginRepair: Replace, try 1 of 3; unhealthy: HTTP 503"
+    begun = record(sick, plan(sick, T0).decisions[0], T0)
+    assert why(begun, "web_0")[3] == (
+        "repair 1 (Replace): Replace, try 1 of 3; unhealthy: HTTP 503"
+    )

@@ -1,9 +1,13 @@
 """Scaling in and out."""
 
 from dataclasses import replace
+from datetime import timedelta
+
+import pytest
 
 from labctl.model.instance import Wanted
 from labctl.model.plan import CreateInstance, Hold, RemoveInstance
+from labctl.model.spec import ScaleInPolicy, ScaleInRule
 from labctl.planner import plan
 from tests.planner.world import (
     T0,
@@ -57,6 +61,59 @@ def test_those_that_never_got_ready_leave_before_the_newest():
     assert decisions(2, unready, make_instance(1), make_instance(2)) == (
         RemoveInstance(instance="web_0", reason=reason),
     )
+
+
+def test_a_protected_instance_stays_and_the_next_one_leaves():
+    reason = "capacity is 2, present are 4"
+    protected = make_instance(3, protect_from_scale_in=True)
+    assert decisions(2, *(make_instance(n) for n in range(3)), protected) == (
+        RemoveInstance(instance="web_2", reason=reason),
+        RemoveInstance(instance="web_1", reason=reason),
+    )
+
+
+def test_a_protected_instance_that_never_got_ready_stays():
+    never = make_generation(started_at=None, ready_at=None, extensions=())
+    unready = make_instance(1, generations=(never,), protect_from_scale_in=True)
+    assert [d.instance for d in decisions(1, make_instance(0), unready)] == ["web_0"]
+
+
+def test_more_protected_ones_than_wanted_are_held_with_their_names():
+    protected = [make_instance(n, protect_from_scale_in=True) for n in (1, 0)]
+    scale_set = make_set(2, instances=[*protected, make_instance(2)], spec=make_spec(1))
+    assert [d.instance for d in plan(scale_set, T0).decisions] == ["web_2"]
+    left = make_set(2, instances=protected, spec=make_spec(1))
+    assert plan(left, T0).decisions == ()
+    assert plan(left, T0).holds == (
+        Hold(
+            subject="web",
+            reason="capacity is 1, present are 2, but all are protected from scale-in: web_0, "
+            "web_1; raise the capacity, or: labctl instance unprotect INSTANCE",
+        ),
+    )
+
+
+def test_deleting_the_scale_set_removes_protected_ones_too():
+    protected = make_instance(0, protect_from_scale_in=True, protect_from_scale_set_actions=True)
+    scale_set = make_set(1, instances=[protected], is_deleting=True)
+    assert [d.instance for d in plan(scale_set, T0).decisions] == ["web_0"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "leaves"),
+    [
+        (ScaleInRule.DEFAULT, ["web_3", "web_2"]),
+        (ScaleInRule.OLDEST_VM, ["web_2", "web_1"]),
+        (ScaleInRule.NEWEST_VM, ["web_0", "web_3"]),
+    ],
+)
+def test_the_policy_says_who_leaves_first(rule, leaves):
+    # web_0 was replaced an hour ago. Made in one turn, the lower ordinal is the older.
+    hours = {0: 1, 1: 5, 2: 6, 3: 5}
+    instances = [make_instance(n, created_at=T0 - timedelta(hours=h)) for n, h in hours.items()]
+    policy = ScaleInPolicy(rules=(rule,))
+    scale_set = make_set(4, instances=instances, spec=make_spec(2, scale_in_policy=policy))
+    assert [d.instance for d in plan(scale_set, T0).decisions] == leaves
 
 
 def test_one_in_the_middle_of_a_swap_has_been_ready_before():

@@ -224,6 +224,7 @@ class World:
     jobs: dict[str, tuple[datetime, Action]] = field(default_factory=dict)
     later: list[tuple[datetime, str, Callable[["World"], None]]] = field(default_factory=list)
     sick: dict[str, datetime] = field(default_factory=dict)
+    cures: dict[str, Callable[[Instance], bool]] = field(default_factory=dict)
     batches: list[tuple[str, ...]] = field(default_factory=list)
     stops: list[str] = field(default_factory=list)
     _holds: dict[str, str] = field(default_factory=dict)
@@ -383,6 +384,8 @@ class World:
             return NOT_CHECKED
         delay = self.script.health(instance.name, self._version(instance), current.number)
         sick_at = self.sick.get(instance.name)
+        if instance.name in self.cures and self.cures[instance.name](instance):
+            sick_at = None
         if delay is None or (sick_at is not None and sick_at <= self.now):
             since = max(current.ready_at, sick_at or current.ready_at)
             return Health(state=HealthState.UNHEALTHY, since=since, detail="HTTP 503 from /health")
@@ -408,4 +411,6 @@ def shuffle(scale_set: ScaleSet, chance: random.Random) -> ScaleSet:
         members = list(upgrade.members)
         chance.shuffle(members)
         upgrade = replace(upgrade, members=tuple(members))
-    return replace(scale_set, instances=tuple(instances), upgrade=upgrade)
+    repairs = list(scale_set.repairs)
+    chance.shuffle(repairs)
+    return replace(scale_set, instances=tuple(instances), upgrade=upgrade, repairs=tuple(repairs))

@@ -1,7 +1,7 @@
 """A lab directory with an awkward name, and guests of one boot sector, up in a moment."""
 
-import itertools
 import contextlib
+import itertools
 import os
 import shutil
 import signal
