@@ -170,3 +170,20 @@ def test_every_link_inside_the_page_leads_somewhere():
     headings = re.findall(r"^#+ (.*)$", README, re.M)
     anchors = {re.sub(r"[^a-z0-9 -]", "", text.lower()).replace(" ", "-") for text in headings}
     assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
+
+
+def _page_rows() -> list[str]:
+    section = README.partition("## The page, sentence by sentence\n")[2].partition("\n## ")[0]
+    return [line for line in section.splitlines() if line.startswith("| ")][2:]
+
+
+@pytest.mark.parametrize("row", _page_rows(), ids=lambda row: row.split("|")[1].strip()[:40])
+def test_every_sentence_of_the_page_is_shown_by_something_that_exists(row):
+    shown = row.split("|")[2].strip()
+    assert shown
+    for name in re.findall(r"`(tests/[^`]+)`", shown):
+        path, _, test = name.partition("::")
+        assert (ROOT / path).exists(), path
+        assert not test or f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), name
+    for story in re.findall(r"`([a-z_]+_[a-z_]+)`", shown):
+        assert (ROOT / "tests/planner/stories" / f"{story}.txt").exists(), story
