@@ -137,7 +137,8 @@ class Observer:
         return view
 
     def _look_at_domains(self, now: datetime) -> None:
-        if not self._is_stale and self._seen_at is not None and now - self._seen_at < _REFRESH:
+        is_fresh = self._seen_at is not None and timedelta(0) <= now - self._seen_at < _REFRESH
+        if is_fresh and not self._is_stale:  # a clock that was set back makes nothing fresh
             return
         self._is_stale = False  # before asking: an event that comes meanwhile must not be lost
         self._domains = self._lab.hypervisor.list_domains(self._lab.settings.state_dir)

@@ -124,7 +124,9 @@ class Prober:
                 )
                 if not is_known:
                     watched.stored = changed[instance] = watched.health
-            if watched.asked is None and (watched.due is None or watched.due <= now):
+            # No question is further away than the interval, unless the clock was set back.
+            is_due = watched.due is None or not now < watched.due <= now + watched.interval
+            if watched.asked is None and is_due:
                 watched.asked = self._pool.submit(check, watched.target, timeout=_TIMEOUT)
                 watched.asked_at = now
                 watched.asked.add_done_callback(lambda _: self._wake())

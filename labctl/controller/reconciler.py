@@ -12,7 +12,7 @@ from labctl.controller.execute import Executor
 from labctl.controller.goal import Goal, Outcome
 from labctl.controller.lab import Lab
 from labctl.controller.observe import Observer
-from labctl.controller.record import record
+from labctl.controller.record import is_overtaken, record
 from labctl.controller.signals import Signal
 from labctl.errors import LabError, TimedOutError
 from labctl.model.plan import (
@@ -151,8 +151,8 @@ class Reconciler:
     def _record(self, view: ScaleSet, plan: Plan, now: datetime) -> None:
         with self.lab.database.write() as connection:
             row = find_scale_set(connection, self.name)
-            if row is None:
-                return
+            if row is None or is_overtaken(connection, view):
+                return  # what the decisions were made for is wanted no more: look again
             record(
                 connection,
                 view,

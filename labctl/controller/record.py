@@ -43,7 +43,7 @@ from labctl.store.instances import (
     remove_extension_runs,
     save_failure,
 )
-from labctl.store.scale_sets import move_image, save_rollout
+from labctl.store.scale_sets import load_view, move_image, save_rollout
 from labctl.store.upgrades import (
     change_member,
     change_upgrade,
@@ -89,6 +89,35 @@ def record(
                 record_repair(connection, scale_set, decision, now=now)
             case _:
                 assert_never(decision)
+
+
+def is_overtaken(connection: Connection, scale_set: ScaleSet) -> bool:
+    """Has a command, or the daemon's hook, changed what is wanted since the look at it?"""
+    fresh = load_view(connection, scale_set.name, capacity=scale_set.capacity)
+    return _wishes(fresh) != _wishes(scale_set)
+
+
+def _wishes(scale_set: ScaleSet) -> tuple[object, ...]:
+    upgrade = scale_set.upgrade
+    return (
+        scale_set.model_revision,
+        scale_set.spec,
+        scale_set.is_deleting,
+        scale_set.rollout,
+        scale_set.repair_service,
+        None if upgrade is None else (upgrade.id, upgrade.cancel_asked_at),
+        [
+            (
+                instance.name,
+                instance.created_at,
+                instance.wanted,
+                instance.is_protected,
+                instance.restart_asked_at,
+                [(g.number, g.model_revision) for g in instance.generations],
+            )
+            for instance in scale_set.instances
+        ],
+    )
 
 
 def _note(

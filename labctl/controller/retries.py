@@ -26,7 +26,8 @@ def retry_and_rerun(
 
     An instance whose model differs from the newest only in its extensions takes the newest one,
     without a new OS disk, when it has failed (a script was corrected, a credential renewed) or
-    when nothing but a forceUpdateTag differs.
+    when nothing but a forceUpdateTag differs. One that is protected from scale set actions keeps
+    its own.
     """
     view = load_view(connection, name, capacity=_NO_CAPACITY)
     texts: list[str] = []
@@ -34,7 +35,9 @@ def retry_and_rerun(
         if instance.name in without:
             continue
         has_failed = _has_failed(view, instance)
-        takes = _takes_newest_model(view, instance, has_failed=has_failed)
+        takes = not instance.protect_from_scale_set_actions and _takes_newest_model(
+            view, instance, has_failed=has_failed
+        )
         if takes:
             texts += _take_newest_model(connection, view, instance)
         if has_failed:

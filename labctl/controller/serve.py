@@ -5,6 +5,7 @@ import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Protocol
 
 from labctl.controller.clock import now as read_clock
@@ -88,6 +89,7 @@ class Daemon:
                 self._told = self._heard = find_last_event_id(connection)
             with ExitStack() as stack:
                 stack.callback(self._stop_keepers)
+                stack.callback(stop.set)  # whatever ends the watch: keepers must not go on alone
                 self._watch(stop)
                 self._manager.stopping()
 
@@ -147,9 +149,12 @@ class Daemon:
         backoff = _BACKOFF_FIRST
         while not stop.is_set():
             keeper.wake.clear()
+            began = monotonic()
             with try_lock(self._lab.settings, keeper.name) as is_ours:
                 # A command that works on it lets go when it is through.
                 trouble = self._work(keeper) if is_ours else None
+            if monotonic() - began > _BACKOFF_LONGEST.total_seconds():
+                backoff = _BACKOFF_FIRST  # it worked in between; what comes now is another trouble
             if is_ours and trouble is None:
                 return
             if trouble is None:
@@ -161,7 +166,7 @@ class Daemon:
             keeper.wake.wait(backoff.total_seconds())
             backoff = min(backoff * 2, _BACKOFF_LONGEST)
 
-    def _work(self, keeper: _Keeper) -> LabError | None:
+    def _work(self, keeper: _Keeper) -> Exception | None:
         """Until the daemon stops or the scale set is gone; the value is what came between."""
         old = keeper.reconciler
         keeper.reconciler = Reconciler(
@@ -172,6 +177,10 @@ class Daemon:
         except LabError as error:
             log.debug("the work on %s was interrupted", keeper.name, exc_info=error)
             return error
+        except Exception as error:
+            # The other scale sets do not suffer from it, and a person must hear of it.
+            log.exception("internal error in the work on %s", keeper.name)
+            return RuntimeError(f"internal error, {type(error).__name__}: {error}")
         return None
 
     def _stop_keepers(self) -> None:

@@ -1,18 +1,21 @@
 """A changed model in the store: who gets it, with which image, and when."""
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
-from labctl.controller.desired import NO_CAPACITY, apply_spec, foresee_spec
+from labctl.controller.desired import NO_CAPACITY, apply_spec, foresee_spec, reimage
 from labctl.controller.goal import model_in_force
 from labctl.controller.models import InstanceNeed, find_model_image, update_instances
+from labctl.controller.reconciler import Reconciler
 from labctl.controller.record import record
-from labctl.controller.upgrades import cancel_upgrade, find_changes
+from labctl.controller.upgrades import cancel_upgrade, find_changes, find_target
 from labctl.errors import NotFoundError, RefusedError
 from labctl.model.image import ImageDefinition, ImageVersion, VersionNumber
 from labctl.model.instance import ExtensionRun, Failure, Rung, Wanted
 from labctl.model.plan import (
+    BeginBatch,
     CreateInstance,
     EndUpgrade,
     Plan,
@@ -21,8 +24,9 @@ from labctl.model.plan import (
     StartUpgrade,
 )
 from labctl.model.spec import ScaleSetSpec
-from labctl.model.upgrade import UpgradeCode, UpgradePurpose
-from labctl.planner import foresight
+from labctl.model.upgrade import StartedBy, UpgradeCode, UpgradePurpose
+from labctl.planner import foresight, make_members
+from labctl.planner import plan as make_plan
 from labctl.planner.impact import Need
 from labctl.store.database import Database
 from labctl.store.gallery import add_version, ensure_definition
@@ -33,7 +37,7 @@ from labctl.store.instances import (
     save_failure,
 )
 from labctl.store.scale_sets import load_view
-from labctl.store.upgrades import change_upgrade, load_upgrade, load_upgrades
+from labctl.store.upgrades import change_upgrade, insert_upgrade, load_upgrade, load_upgrades
 from tests.controller.identities import make_identity
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -364,3 +368,57 @@ def test_an_apply_is_through_when_its_rollout_is(web):
     )
     # An older one is not this command's; the instances decide, and they are not up yet.
     assert model_in_force(find_newest, after=1)(view(web), Plan(), NOW) is None
+
+
+# --- commands beside a daemon -----------------------------------------------------------------
+
+
+def record_late(database, before, *decisions):
+    """As the loop does, with what was seen before something else happened."""
+    lab = SimpleNamespace(database=database, new_identity=lambda _: make_identity)
+    plan = Plan(decisions=decisions) if decisions else make_plan(before, NOW)
+    Reconciler(lab, "web")._record(before, plan, NOW)
+
+
+@pytest.mark.parametrize("mode", [ROLLING, AUTOMATIC])
+def test_a_model_that_is_applied_while_the_last_one_is_decided_is_not_forgotten(web, mode):
+    apply(web, mode, **script("#!/bin/sh\n# 2\n"))
+    before = view(web)
+    apply(web, mode, **script("#!/bin/sh\n# 3\n"))
+    record_late(web, before)
+    assert view(web).rollout is not None
+    record_late(web, view(web))
+    assert view(web).rollout is None
+
+
+def test_a_reimage_while_a_batch_is_decided_does_not_give_one_number_twice(web):
+    apply(web, ROLLING, **script("#!/bin/sh\n# 2\n"))
+    record_late(web, view(web))  # the upgrade begins
+    before = view(web)
+    with web.write() as connection:
+        reimage(connection, ["web_0"], now=NOW)
+    batch = BeginBatch(upgrade=before.upgrade.id, batch=1, instances=("web_0",), reason="batch 1")
+    record_late(web, before, batch)  # IntegrityError before
+    assert (view(web).upgrade.batches, view(web).instances[0].generation) == (0, 2)
+
+
+def test_an_upgrade_that_the_hook_began_is_seen_before_anything_else_is_decided(web):
+    apply(web, AUTOMATIC, **script("#!/bin/sh\n# 2\n"))
+    before = view(web)
+    with web.write() as connection:
+        found = find_target(connection, before, "1.1.0", now=NOW)
+        insert_upgrade(
+            connection,
+            scale_set="web",
+            started_by=StartedBy.PLATFORM,
+            target_version="1.1.0",
+            target_digest=found.image.digest,
+            model_revision=2,
+            policy=before.spec.upgrade_policy.rolling_upgrade_policy,
+            health_timeout=before.spec.upgrade_policy.health_timeout,
+            restores=True,
+            members=make_members(before),
+            now=NOW,
+        )
+    record_late(web, before)
+    assert [i.generation for i in view(web).instances] == [1, 1]

@@ -207,3 +207,12 @@ def test_the_latest_answers_are_kept_for_evidence(prober):
     assert samples[-1].at == NOW + (module.KEPT_SAMPLES + 4) * 10 * SECOND
     prober.forget("web_0")
     assert prober.samples("web_0") == ()
+
+
+def test_a_clock_that_was_set_back_does_not_put_questions_off(prober, answers):
+    watch(prober)
+    turn(prober, NOW)
+    asked = answers.asked
+    turn(prober, NOW - timedelta(hours=1))
+    turn(prober, NOW - timedelta(hours=1) + 10 * SECOND)
+    assert answers.asked > asked

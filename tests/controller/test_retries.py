@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from labctl.controller.desired import apply_spec
+from labctl.controller.protection import protect
 from labctl.model.instance import ExtensionFault, ExtensionRun, Failure, Rung
 from labctl.store.instances import change_generation, save_extension_run, save_failure
 from tests.controller.test_record import NOW, database, decide, identity, spec, view, web
@@ -113,3 +114,12 @@ def test_a_failure_that_is_suppressed_is_not_tried_again_by_each_apply(web):
 def test_protected_settings_are_kept_by_the_store_and_come_back(running):
     app = view(running).spec.extensions[1]
     assert app.protected_settings == {"t": "old"}
+
+
+def test_an_instance_protected_from_scale_set_actions_keeps_its_model(running):
+    with running.write() as connection:
+        protect(connection, ["web_0", "web_1"], scale_in=True, actions=True, now=NOW)
+    tagged = APP | {"forceUpdateTag": "2", "protectedSettings": {"t": "new"}}
+    changes = apply(running, extensions=[BASE, tagged])
+    assert state(running) == {"web_0": (2, ["base"], False), "web_1": (2, ["app", "base"], False)}
+    assert changes[1:] == ("web_0: trying again what failed",)
