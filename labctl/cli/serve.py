@@ -153,7 +153,8 @@ Restart=on-failure
 RestartSec=2
 WatchdogSec=60
 TimeoutStopSec=180
-KillMode=mixed
+# Playbooks that run, and a session's libvirtd with its machines, must outlive the daemon.
+KillMode=process
 UMask=0077
 
 [Install]

@@ -141,7 +141,9 @@ class Observer:
         if is_fresh and not self._is_stale:  # a clock that was set back makes nothing fresh
             return
         self._is_stale = False  # before asking: an event that comes meanwhile must not be lost
-        self._domains = self._lab.hypervisor.list_domains(self._lab.settings.state_dir)
+        self._domains = self._lab.hypervisor.list_domains(
+            self._lab.settings.state_dir, scale_set=self._name
+        )
         self._seen_at = now
 
     def _domain_facts(

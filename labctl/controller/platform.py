@@ -12,7 +12,7 @@ from labctl.errors import RefusedError
 from labctl.model.image import ImageVersion, find_latest
 from labctl.model.plan import Hold, ScaleSet
 from labctl.model.spec import ImageReference, ScaleSetSpec
-from labctl.model.upgrade import StartedBy
+from labctl.model.upgrade import StartedBy, Upgrade
 from labctl.planner import Offer, Rollout, Timing, decide_rollout
 from labctl.store.database import Database
 from labctl.store.gallery import load_versions
@@ -22,7 +22,6 @@ from labctl.store.upgrades import load_upgrades
 
 _SETTING = "automatic-upgrades"
 _ASK_EVERY = timedelta(minutes=1)
-_PAST = 50  # attempts that are looked at; only those to the present offer count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +50,8 @@ class Platform:
         self._settings = lab.settings
         self._database = lab.database
         self._timing = timing
-        self._absent: dict[str, Hold] = {}  # by scale set: what its extensions lacked, until when
+        # By scale set: for which model, what its extensions lacked, until when that holds.
+        self._absent: dict[str, tuple[int, Hold]] = {}
 
     def consider(self, view: ScaleSet, now: datetime) -> Hold | None:
         """Start an upgrade when one is due; the value says what is waited for."""
@@ -82,8 +82,9 @@ class Platform:
 
     def _find_absent(self, view: ScaleSet, now: datetime) -> Hold | None:
         """What the extensions need and cannot have; servers are asked once a minute at most."""
-        known = self._absent.get(view.name)
-        if known is not None and known.until is not None and now < known.until <= now + _ASK_EVERY:
+        revision, known = self._absent.get(view.name, (0, None))
+        is_recent = known is not None and known.until and now < known.until <= now + _ASK_EVERY
+        if is_recent and revision == view.model_revision:  # another model may have what it needs
             return known
         faults = find_unreachable(view.spec, now=now, settings=self._settings)
         if not faults:
@@ -95,7 +96,7 @@ class Platform:
             reason=f"what the extensions need is not available: {told}",
             until=now + _ASK_EVERY,
         )
-        self._absent[view.name] = hold
+        self._absent[view.name] = (view.model_revision, hold)
         return hold
 
 
@@ -109,7 +110,7 @@ def foresee(connection: Connection, view: ScaleSet, *, timing: Timing, now: date
         view,
         offer=offer,
         enabled_at=row.automatic_since,
-        past=load_upgrades(connection, view.name, since=row.automatic_since, limit=_PAST),
+        past=() if offer is None else _load_last(connection, view, offer, row.automatic_since),
         timing=timing,
         now=now,
     )
@@ -125,6 +126,20 @@ def foresee(connection: Connection, view: ScaleSet, *, timing: Timing, now: date
         offer=offer,
         decision=decision,
         passed=passed,
+    )
+
+
+def _load_last(
+    connection: Connection, view: ScaleSet, offer: Offer, since: datetime | None
+) -> list[Upgrade]:
+    """The latest attempt that counts; a daemon asks at every turn, so no more are read."""
+    return load_upgrades(
+        connection,
+        view.name,
+        since=since,
+        target_digest=offer.digest,
+        model_revision=view.model_revision,
+        limit=1,
     )
 
 

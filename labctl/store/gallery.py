@@ -243,6 +243,11 @@ def find_users(connection: Connection, digest: str) -> tuple[str, ...]:
         .where(scale_set.c.image_digest == digest)
         .order_by(scale_set.c.name)
     )
+    rollouts = connection.execute(
+        select(scale_set.c.name)
+        .where(scale_set.c.rollout_digest == digest)
+        .order_by(scale_set.c.name)
+    )
     generations = connection.execute(
         select(generation.c.instance, generation.c.number)
         .join(instance, instance.c.name == generation.c.instance)
@@ -256,6 +261,7 @@ def find_users(connection: Connection, digest: str) -> tuple[str, ...]:
     )
     return (
         *(f"scale set {row.name}" for row in sets),
+        *(f"the next rollout of {row.name}" for row in rollouts),
         *(f"instance {row.instance} (generation {row.number})" for row in generations),
         *(f"upgrade {row.id} of {row.scale_set}" for row in upgrades),
     )

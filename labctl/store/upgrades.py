@@ -118,10 +118,16 @@ def load_upgrades(
     scale_set: str,
     *,
     since: datetime | None = None,
+    target_digest: str | None = None,
+    model_revision: int | None = None,
     limit: int | None = None,
 ) -> list[Upgrade]:
-    """Upgrades of a scale set, newest first."""
+    """Upgrades of a scale set, newest first; None does not restrict them."""
     query = select(upgrade).where(upgrade.c.scale_set == scale_set).order_by(upgrade.c.id.desc())
+    if target_digest is not None:
+        query = query.where(upgrade.c.target_digest == target_digest)
+    if model_revision is not None:
+        query = query.where(upgrade.c.model_revision == model_revision)
     if since is not None:
         query = query.where(upgrade.c.started_at >= since)
     if limit is not None:

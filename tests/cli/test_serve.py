@@ -36,3 +36,8 @@ def test_the_unit_file_holds_paths_with_special_characters(tmp_path, capsys):
             check=True,
         ).stdout
     )
+
+
+def test_a_stop_of_the_unit_spares_what_outlives_the_daemon(tmp_path, capsys):
+    assert main(["serve", "--systemd-unit", "--state-dir", str(tmp_path)]) == 0
+    assert "KillMode=process" in capsys.readouterr().out.splitlines()

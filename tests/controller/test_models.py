@@ -29,7 +29,7 @@ from labctl.planner import foresight, make_members
 from labctl.planner import plan as make_plan
 from labctl.planner.impact import Need
 from labctl.store.database import Database
-from labctl.store.gallery import add_version, ensure_definition
+from labctl.store.gallery import add_version, ensure_definition, remove_version
 from labctl.store.instances import (
     change_generation,
     change_instance,
@@ -422,3 +422,11 @@ def test_an_upgrade_that_the_hook_began_is_seen_before_anything_else_is_decided(
         )
     record_late(web, before)
     assert [i.generation for i in view(web).instances] == [1, 1]
+
+
+def test_the_image_of_a_rollout_that_waits_cannot_be_deleted(web):
+    start(web)  # an upgrade that the rollout waits for
+    apply(web, AUTOMATIC, image={"definition": "tiny", "version": "1.1.0"})
+    assert view(web).rollout.image_digest == "1" * 64
+    with web.write() as connection, pytest.raises(RefusedError, match="is in use"):
+        remove_version(connection, "tiny", VersionNumber(1, 1, 0), now=NOW)

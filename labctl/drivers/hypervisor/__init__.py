@@ -89,13 +89,18 @@ class Hypervisor:
         self._connection.call("subscribe to events", lambda _: None)
         return unsubscribe
 
-    def list_domains(self, state_dir: Path) -> dict[str, ObservedDomain]:
-        """The domains that labctl defined for `state_dir`, by name."""
+    def list_domains(
+        self, state_dir: Path, *, scale_set: str | None = None
+    ) -> dict[str, ObservedDomain]:
+        """The domains that labctl defined for `state_dir`, or for one scale set, by name."""
 
         def observe(connection: libvirt.virConnect) -> dict[str, ObservedDomain]:
             found: dict[str, ObservedDomain] = {}
             stats = connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, 0)
             for domain, values in stats:
+                # The tag costs a question for each domain; a daemon asks for every scale set.
+                if scale_set not in {None, domain.name().rpartition("_")[0]}:
+                    continue
                 tag = _find_tag(domain, libvirt.VIR_DOMAIN_AFFECT_CURRENT)
                 if tag is None or tag.state_dir != state_dir:
                     continue
