@@ -1,13 +1,14 @@
 """Everything that the controller works with, put together once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
 from sqlalchemy import Connection
 
 from labctl.controller.desired import address_of
+from labctl.controller.share import Share
 from labctl.drivers.acceleration import Acceleration, AccelerationKind, find_acceleration
 from labctl.drivers.host import boots_at_once, read_host_facts
 from labctl.drivers.hypervisor import Hypervisor
@@ -31,6 +32,7 @@ class Lab:
     acceleration: Acceleration
     boots_at_once: int
     controller_public_key: str
+    share: Share = field(default_factory=Share)
 
     @property
     def is_emulating(self) -> bool:

@@ -289,7 +289,8 @@ class Observer:
             for instance in view.instances
             if instance.domain.power is Power.RUNNING
         )
-        free = min(facts.free_memory, facts.memory - promised) - _HOST_RESERVE
+        others = self._lab.share.promise(view.name, promised) if self._writes else 0
+        free = min(facts.free_memory, facts.memory - promised - others) - _HOST_RESERVE
         return replace(self._no_capacity(), free_memory=max(free, 0))
 
 

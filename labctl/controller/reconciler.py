@@ -89,6 +89,7 @@ class Reconciler:
                 for job in self._jobs.values():
                     job.signal.cancel()
                 executor.close()
+                self.lab.share.drop(self.name)
 
     def _loop(
         self,
@@ -115,7 +116,9 @@ class Reconciler:
                 outcome = goal(None, Plan(), now)
                 return outcome or Outcome(succeeded=False, message=f"{self.name!r} was deleted")
             hold = self.hook(view, now) if self.hook is not None and self._trouble is None else None
-            plan = make_plan(view, now)
+            with self.lab.share.planning(view) as view:
+                plan = make_plan(view, now)
+                self.lab.share.take(self.name, plan)
             if plan.decisions:
                 self._record(view, plan, now)
                 continue
