@@ -68,6 +68,12 @@ def list_versions(
     return found, source.adapter.list_versions(source.index, found, architecture)
 
 
+def propose_definition(sku: Sku, architecture: Architecture) -> str:
+    """The image definition for what comes of this SKU."""
+    suffix = "" if architecture is Architecture.X86_64 else f"-{architecture.value}"
+    return f"{sku.definition}{suffix}"
+
+
 def choose(versions: tuple[PublishedVersion, ...], wanted: str, name: str) -> PublishedVersion:
     """The version of this number or build name, or the newest. Raises NotFoundError."""
     if wanted == LATEST:
