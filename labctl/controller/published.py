@@ -143,7 +143,9 @@ def pull(
                 image,
                 published,
                 definition=ImageDefinition(
-                    name=definition, os_type="linux", description=description
+                    name=definition,
+                    os_type=source.adapter.publisher.os_type,
+                    description=description,
                 ),
                 publish=publish,
                 now=now,
@@ -171,7 +173,7 @@ def _import_again(
         source.settings,
         database,
         source.settings.blobs_dir / f"{kept.digest}.qcow2",
-        definition=ImageDefinition(name=kept.definition, os_type="linux"),
+        definition=ImageDefinition(name=kept.definition, os_type=source.adapter.publisher.os_type),
         version=kept.version,
         publish=publish,
         now=now,
