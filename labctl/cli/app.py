@@ -29,6 +29,7 @@ _IMAGE = "labctl.cli.image"
 _OFFER = "labctl.cli.offer"
 _ROLLOUT = "labctl.cli.rollout"
 _PUBLISHER = "labctl.cli.publisher"
+_FOLLOWING = "labctl.cli.following"
 _MODEL = "labctl.cli.model"
 _REPAIRS = "labctl.cli.repairs"
 _PROTECTION = "labctl.cli.protection"
@@ -113,6 +114,9 @@ TREE: Mapping[str, Leaf | Branch] = {
             "skus": _leaf(_PUBLISHER, "skus", "List the SKUs of an offer"),
             "versions": _leaf(_PUBLISHER, "versions", "List the versions of a SKU"),
             "pull": _leaf(_PUBLISHER, "pull", "Download, verify and import an image"),
+            "follow": _leaf(_FOLLOWING, "follow", "Let `serve` pull newer versions by itself"),
+            "unfollow": _leaf(_FOLLOWING, "unfollow", "Pull no newer versions any more"),
+            "followed": _leaf(_FOLLOWING, "followed", "List what follows a publisher, and how"),
         },
     ),
     "serve": _leaf(

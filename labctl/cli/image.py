@@ -10,7 +10,7 @@ import typer
 from labctl.cli.context import Context, current_context, open_store
 from labctl.cli.output import Column, Output, print_document, print_rows
 from labctl.errors import InvalidError
-from labctl.model.image import ImageDefinition, ImageVersion, VersionNumber
+from labctl.model.image import ImageDefinition, ImageVersion, OsType, VersionNumber
 from labctl.model.spec import DEFAULT_REGION
 
 if TYPE_CHECKING:
@@ -111,6 +111,9 @@ def import_(
     source_format: Annotated[
         SourceFormat, typer.Option("--format", help="The format of FILE.")
     ] = SourceFormat.QCOW2,
+    os_type: Annotated[
+        OsType, typer.Option("--os-type", help="How the image is prepared: cloud-init or Ignition.")
+    ] = OsType.LINUX,
     description: Annotated[str, typer.Option(help="What the definition is, for people.")] = "",
     publish: PublishOption = False,
 ) -> None:
@@ -134,7 +137,7 @@ def import_(
             context.settings,
             database,
             file,
-            definition=ImageDefinition(name=definition, os_type="linux", description=description),
+            definition=ImageDefinition(name=definition, os_type=os_type, description=description),
             version=number,
             publish=publish,
             now=now(),

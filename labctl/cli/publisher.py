@@ -125,7 +125,7 @@ def skus(
 
     with opened(context.settings, publisher, now=now(), refresh=refresh) as source:
         found = source.adapter.list_skus(source.index, source.adapter.get_offer(offer).name)
-        _tell_stale(source)
+        tell_stale(source)
     rows = [{"name": sku.name, "title": sku.title, "definition": sku.definition} for sku in found]
     print_rows(rows, ("name", "title", "definition"), context.output)
 
@@ -154,7 +154,7 @@ def versions(
     key, reverse = _parse_order(order_by)
     with opened(context.settings, publisher, now=now(), refresh=refresh) as source:
         _, found = list_versions(source, offer, sku, architecture)
-        _tell_stale(source)
+        tell_stale(source)
         stale = source.index.stale
     shown = _order(found, key, reverse=reverse)[:top]
     rows = [
@@ -198,13 +198,12 @@ def pull(
     from labctl.controller.clock import now
 
     context = current_context()
-    _require_name(definition)
+    require_name(definition)
     with published.opened(context.settings, publisher, now=now(), refresh=refresh) as source:
         found, all_versions = published.list_versions(source, offer, sku, architecture)
-        _tell_stale(source)
+        tell_stale(source)
         chosen = published.choose(all_versions, version, f"{publisher} {offer} {sku}")
-        suffix = "" if architecture is Architecture.X86_64 else f"-{architecture.value}"
-        name = definition or f"{found.definition}{suffix}"
+        name = definition or published.propose_definition(found, architecture)
         subject = f"{name}/{chosen.version}"
         with (
             closing(open_store(context.settings)) as database,
@@ -247,7 +246,7 @@ def _print_pulled(context: Context, pulled: "Pulled") -> None:
         print(f"not offered as latest yet; run: labctl image publish {image.name}")
 
 
-def _tell_stale(source: "Source") -> None:
+def tell_stale(source: "Source") -> None:
     """Say on stderr that the publisher is down and how old the list is."""
     for stale in source.index.stale:
         print(f"labctl: {stale.why}", file=sys.stderr)
@@ -304,7 +303,8 @@ def _order(
     )
 
 
-def _require_name(definition: str | None) -> None:
+def require_name(definition: str | None) -> None:
+    """Raises InvalidError for what cannot be the name of an image definition."""
     from labctl.model.spec import NAME_PATTERN
 
     if definition is not None and not re.fullmatch(NAME_PATTERN, definition):

@@ -49,8 +49,9 @@ def serve(
 ) -> None:
     """Run the controller: works on every scale set, and upgrades those that ask for it by itself.
 
-    Stays in the foreground. SIGTERM and Ctrl-C end it once what is under way is at rest; instances
-    run on, and the next start, or any other command, continues.
+    Pulls newer images that definitions follow, too. Stays in the foreground. SIGTERM and Ctrl-C end
+    it once what is under way is at rest; instances run on, and the next start, or any other
+    command, continues.
     """
     context = current_context()
     if systemd_unit:

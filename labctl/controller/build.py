@@ -10,10 +10,12 @@ from labctl.drivers.disks import DataDisk, OsGenerationFiles, data_disk_path, os
 from labctl.drivers.domain import (
     DataDiskFile,
     DomainConfig,
+    FirmwareFile,
     NatNetwork,
     PortForward,
     UserNetwork,
 )
+from labctl.drivers.ignition import IgnitionContent, find_entry_name
 from labctl.drivers.network import DhcpHost, NatNetworkConfig, nat_network
 from labctl.drivers.probe import AgentTarget, HttpTarget, ProbeTarget, TcpTarget
 from labctl.drivers.readiness import Deadlines
@@ -30,6 +32,7 @@ from labctl.model.instance import Generation, Identity, Instance
 from labctl.model.plan import ScaleSet
 from labctl.model.spec import ApplicationHealth, HealthProbe, Protocol, ScaleSetSpec
 from labctl.store.data_disks import DataDiskRow
+from labctl.store.gallery import find_os_type
 
 GUEST_USER = "labctl"
 SSH_PORT = 22
@@ -76,6 +79,7 @@ def build_domain(
     model = view.models[generation.model_revision]
     files = generation_files(lab, view.name, instance.name, generation.number)
     wanted = {disk.name for disk in model.data_disks}
+    entry = find_ignition_entry(lab, generation, model)
     return DomainConfig(
         name=instance.name,
         scale_set=view.name,
@@ -88,6 +92,9 @@ def build_domain(
         os_disk=files.overlay,
         base_image=lab.blob(generation.image_digest),
         seed=files.seed,
+        firmware_file=FirmwareFile(name=entry, path=files.ignition)
+        if entry is not None and files.ignition is not None
+        else None,
         data_disks=tuple(
             DataDiskFile(name=disk.name, path=disk.path, serial=disk.serial)
             for disk in disks
@@ -132,6 +139,27 @@ def build_seed(
         vendor_data=build_vendor_data(script, identity.host_key, identity.host_key_public),
         network_config=_network_config(identity),
         boot_script=script,
+    )
+
+
+def find_ignition_entry(lab: Lab, generation: Generation, model: ScaleSetSpec) -> str | None:
+    """Where the image of a generation looks for an Ignition config; None: it has cloud-init."""
+    with lab.database.read() as connection:
+        os_type = find_os_type(connection, generation.image_digest, model.image.definition)
+    return find_entry_name(os_type)
+
+
+def build_ignition(
+    lab: Lab, instance: Instance, model: ScaleSetSpec, identity: Identity
+) -> IgnitionContent:
+    """The Ignition config of an instance on one of its generations."""
+    return IgnitionContent(
+        hostname=instance.name.replace("_", "-"),
+        user=GUEST_USER,
+        public_keys=(lab.controller_public_key, *model.ssh_keys),
+        host_key=identity.host_key,
+        host_key_public=identity.host_key_public,
+        custom_data=custom_data(model),
     )
 
 

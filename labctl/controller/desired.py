@@ -8,6 +8,7 @@ from typing import assert_never
 
 from sqlalchemy import Connection
 
+from labctl.controller.custom_data import refuse_unfit_custom_data
 from labctl.controller.models import InstanceNeed, ask_for_rollout
 from labctl.controller.protection import refuse_fewer_than_protected
 from labctl.controller.record_repair import add_same_generation
@@ -75,6 +76,7 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
             connection, spec.image.definition, spec.image.version, region=spec.region, now=now
         )
         _refuse_other_sizes(connection, spec)
+        refuse_unfit_custom_data(connection, spec)
         insert_scale_set(
             connection,
             spec,
@@ -98,6 +100,7 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
     _refuse_other_sizes(connection, spec)
     if spec.image != old.image or spec.region != old.region:
         resolve(connection, spec.image.definition, spec.image.version, region=spec.region, now=now)
+    refuse_unfit_custom_data(connection, spec)
     changed = [
         name for name in ScaleSetSpec.model_fields if getattr(old, name) != getattr(spec, name)
     ]

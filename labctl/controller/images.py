@@ -14,7 +14,7 @@ from labctl.drivers.blobs import (
     locked,
 )
 from labctl.drivers.recipe import BuiltImage, build_image
-from labctl.model.image import ImageDefinition, ImageVersion, VersionNumber
+from labctl.model.image import ImageDefinition, ImageVersion, OsType, VersionNumber
 from labctl.settings import Settings
 from labctl.store import gallery, offers
 from labctl.store.database import Database
@@ -111,7 +111,7 @@ def build_and_import(
         built.path,
         definition=ImageDefinition(
             name=definition or built.recipe.name,
-            os_type=built.recipe.os_type,
+            os_type=OsType(built.recipe.os_type),
             description=built.recipe.description,
         ),
         version=version,

@@ -68,6 +68,12 @@ def list_versions(
     return found, source.adapter.list_versions(source.index, found, architecture)
 
 
+def propose_definition(sku: Sku, architecture: Architecture) -> str:
+    """The image definition for what comes of this SKU."""
+    suffix = "" if architecture is Architecture.X86_64 else f"-{architecture.value}"
+    return f"{sku.definition}{suffix}"
+
+
 def choose(versions: tuple[PublishedVersion, ...], wanted: str, name: str) -> PublishedVersion:
     """The version of this number or build name, or the newest. Raises NotFoundError."""
     if wanted == LATEST:
@@ -137,7 +143,9 @@ def pull(
                 image,
                 published,
                 definition=ImageDefinition(
-                    name=definition, os_type="linux", description=description
+                    name=definition,
+                    os_type=source.adapter.publisher.os_type,
+                    description=description,
                 ),
                 publish=publish,
                 now=now,
@@ -165,7 +173,7 @@ def _import_again(
         source.settings,
         database,
         source.settings.blobs_dir / f"{kept.digest}.qcow2",
-        definition=ImageDefinition(name=kept.definition, os_type="linux"),
+        definition=ImageDefinition(name=kept.definition, os_type=source.adapter.publisher.os_type),
         version=kept.version,
         publish=publish,
         now=now,

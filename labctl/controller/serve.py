@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Protocol
 
 from labctl.controller.clock import now as read_clock
+from labctl.controller.follower import Follower
 from labctl.controller.lab import Lab
 from labctl.controller.lock import find_holder, try_lock
 from labctl.controller.platform import Platform, save_timing
@@ -66,6 +67,7 @@ class Daemon:
         self._platform = Platform(lab, timing)
         self._watcher = watcher
         self._manager = manager
+        self._follower = Follower(lab.settings, lab.database, watcher.note)
         self._keepers: dict[str, _Keeper] = {}
         self._told = 0  # the newest event that was told
         self._heard = 0  # the newest event that was looked at for wishes
@@ -88,8 +90,11 @@ class Daemon:
             with self._lab.database.read() as connection:
                 self._told = self._heard = find_last_event_id(connection)
             with ExitStack() as stack:
+                stack.callback(self._follower.join)
                 stack.callback(self._stop_keepers)
+                stack.callback(self._follower.stop)
                 stack.callback(stop.set)  # whatever ends the watch: keepers must not go on alone
+                self._follower.start()
                 self._watch(stop)
                 self._manager.stopping()
 

@@ -5,9 +5,11 @@ from datetime import timedelta
 
 from labctl.controller.build import (
     build_domain,
+    build_ignition,
     build_network,
     build_seed,
     console_log,
+    find_ignition_entry,
     generation_files,
     new_data_disks,
 )
@@ -25,6 +27,7 @@ from labctl.drivers.disks import (
 )
 from labctl.drivers.failpoint import reach
 from labctl.drivers.hypervisor import PortTakenError
+from labctl.drivers.ignition import ensure_ignition
 from labctl.drivers.ports import choose_ports
 from labctl.drivers.seed import ensure_seed
 from labctl.errors import HostError
@@ -94,6 +97,8 @@ class Swap:
         ensure_overlay(files, lab.blob(generation.image_digest), model.os_disk.size)
         reach("prepare:overlay")
         ensure_seed(files.seed, build_seed(lab, instance, generation, model, identity))
+        if files.ignition is not None and find_ignition_entry(lab, generation, model) is not None:
+            ensure_ignition(files.ignition, build_ignition(lab, instance, model, identity))
         reach("prepare:seed")
         self._ensure_data_disks(view, instance, model)
         with lab.database.write() as connection:

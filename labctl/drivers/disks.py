@@ -17,7 +17,7 @@ DIRECTORY_MODE = 0o711  # QEMU's user passes through, nobody lists
 FILE_MODE = 0o600  # libvirt gives a disk to QEMU's user while the domain runs
 
 _OS_FILE = re.compile(
-    r"(?P<instance>[a-z][a-z0-9-]*_\d+)\.g(?P<generation>[1-9]\d*)\.(?:qcow2|iso|nvram)(?:\.part)?"
+    r"(?P<instance>[a-z][a-z0-9-]*_\d+)\.g(?P<generation>[1-9]\d*)\.(?:qcow2|iso|ign|nvram)(?:\.part)?"
 )
 _TIMEOUT = timedelta(minutes=2)
 _MIB = 2**20
@@ -33,6 +33,7 @@ class OsGenerationFiles:
 
     overlay: Path
     seed: Path
+    ignition: Path | None = None  # images with Ignition only
     nvram: Path | None = None  # images with UEFI firmware only
 
     def __post_init__(self) -> None:
@@ -48,7 +49,8 @@ class OsGenerationFiles:
     @property
     def paths(self) -> tuple[Path, ...]:
         """The files, whether they exist or not."""
-        return tuple(path for path in (self.overlay, self.seed, self.nvram) if path is not None)
+        every = (self.overlay, self.seed, self.ignition, self.nvram)
+        return tuple(path for path in every if path is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,7 @@ def os_generation_files(
     return OsGenerationFiles(
         overlay=set_dir / f"{stem}.qcow2",
         seed=set_dir / f"{stem}.iso",
+        ignition=set_dir / f"{stem}.ign",
         nvram=set_dir / f"{stem}.nvram" if has_nvram else None,
     )
 
@@ -94,6 +97,25 @@ def ensure_directory(path: Path) -> None:
         path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
     except OSError as error:
         raise file_error(path, error, needed=0) from error
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file with secrets: whole or not at all, for its owner alone. Raises HostError."""
+    ensure_directory(path.parent)
+    part = _part_of(path)
+    try:
+        part.unlink(missing_ok=True)
+        # A host key or a token may be inside: private from the first byte.
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise file_error(path, error, needed=len(content)) from error
 
 
 def ensure_overlay(files: OsGenerationFiles, base: Path, size: int | None) -> bool:

@@ -55,6 +55,14 @@ class DataDiskFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FirmwareFile:
+    """A file that the guest finds in QEMU's fw_cfg under a name."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DomainConfig:
     """Everything that the XML of an instance's domain depends on. Paths are absolute."""
 
@@ -69,6 +77,7 @@ class DomainConfig:
     os_disk: Path
     base_image: Path | None = None  # what os_disk is an overlay on; None: read from its header
     seed: Path
+    firmware_file: FirmwareFile | None = None
     data_disks: tuple[DataDiskFile, ...]
     mac: str
     network: UserNetwork | NatNetwork
@@ -133,6 +142,10 @@ def _build(config: DomainConfig, *, config_hash: str) -> ET.Element:
     _text(domain, "memory", str(config.memory), unit="bytes")
     _text(domain, "vcpu", str(config.vcpus))
     _add_machine(domain, config)
+    if config.firmware_file is not None:
+        system = ET.SubElement(domain, "sysinfo", type="fwcfg")
+        file = _checked_for_firmware(config.firmware_file.path)
+        ET.SubElement(system, "entry", name=config.firmware_file.name, file=file)
     _text(domain, "on_poweroff", "destroy")
     _text(domain, "on_reboot", "restart")
     # The panicked guest stays, paused, so that the crash outlives a restart of libvirtd.
@@ -298,3 +311,15 @@ def _checked(path: Path) -> str:
             hint="choose a state directory without control characters, with --state-dir",
         )
     return text
+
+
+def _checked_for_firmware(path: Path) -> str:
+    # libvirt 9.0 puts this one path on QEMU's command line escaped as XML, and commas as they are.
+    # On a command line of our own it would not let QEMU's user read the file.
+    found = sorted(set(str(path)) & set("&<>'\","))
+    if found:
+        raise InvalidError(
+            f"path {str(path)!r} holds {' '.join(found)}, which libvirt cannot pass to firmware",
+            hint="images with Ignition need a state directory without it; choose with --state-dir",
+        )
+    return _checked(path)

@@ -3,14 +3,13 @@
 import hashlib
 import io
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from pycdlib import PyCdlib
 from pycdlib.pycdlibexception import PyCdlibException
 
-from labctl.drivers.disks import FILE_MODE, ensure_directory, file_error, sync_directory
+from labctl.drivers.disks import write_private
 
 _HASH_FILE = "labctl-hash"
 _NO_USER_DATA = b"#cloud-config\n"
@@ -54,22 +53,7 @@ def ensure_seed(path: Path, content: SeedContent) -> bool:
     digest = _digest(files)
     if _find_digest(path) == digest:
         return False
-    ensure_directory(path.parent)
-    part = path.with_name(f"{path.name}.part")
-    image = _build_image({**files, _HASH_FILE: digest.encode()})
-    try:
-        part.unlink(missing_ok=True)
-        # Host key and agent token are inside: private from the first byte.
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(image)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
-        sync_directory(path.parent)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise file_error(path, error, needed=len(image)) from error
+    write_private(path, _build_image({**files, _HASH_FILE: digest.encode()}))
     return True
 
 

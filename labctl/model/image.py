@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Self
 
 from typing_extensions import override
@@ -40,12 +41,20 @@ class VersionNumber:
         return f"{self.major}.{self.minor}.{self.patch}"
 
 
+class OsType(StrEnum):
+    """What a kind of image is, as far as labctl prepares it in another way."""
+
+    LINUX = "linux"  # cloud-init, or what reads its seed
+    FLATCAR = "flatcar"  # Ignition
+    FEDORA_COREOS = "fedora-coreos"  # Ignition
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageDefinition:
     """A kind of image; its versions replace one another."""
 
     name: str
-    os_type: str  # "linux"
+    os_type: OsType
     description: str = ""
 
 

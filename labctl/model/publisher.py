@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from typing_extensions import override
 
-from labctl.model.image import VersionNumber
+from labctl.model.image import OsType, VersionNumber
 
 
 class Architecture(StrEnum):
@@ -78,6 +78,7 @@ class Publisher:
     hosts: tuple[str, ...]  # where indexes and images may lie
     signs: str  # what is signed and how, for people
     note: str = ""
+    os_type: OsType = OsType.LINUX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

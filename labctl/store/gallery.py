@@ -9,6 +9,7 @@ from labctl.model.image import (
     LATEST,
     ImageDefinition,
     ImageVersion,
+    OsType,
     Replica,
     VersionNumber,
     find_latest,
@@ -71,9 +72,21 @@ def load_definitions(connection: Connection) -> tuple[ImageDefinition, ...]:
     """All definitions by name."""
     rows = connection.execute(select(image_definition).order_by(image_definition.c.name))
     return tuple(
-        ImageDefinition(name=row.name, os_type=row.os_type, description=row.description)
+        ImageDefinition(name=row.name, os_type=OsType(row.os_type), description=row.description)
         for row in rows
     )
+
+
+def find_os_type(connection: Connection, digest: str, definition: str) -> OsType:
+    """What the file is, as `definition` tells, or any other that has the file."""
+    rows = connection.execute(
+        select(image_definition.c.name, image_definition.c.os_type)
+        .join(image_version, image_version.c.definition == image_definition.c.name)
+        .where(image_version.c.digest == digest)
+        .order_by(image_definition.c.name)
+    )
+    found = {row.name: OsType(row.os_type) for row in rows}
+    return found.get(definition) or next(iter(found.values()), OsType.LINUX)
 
 
 def add_version(connection: Connection, image: ImageVersion) -> bool:

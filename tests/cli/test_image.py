@@ -153,3 +153,11 @@ def test_a_build_can_go_to_another_definition(recipe, capsys):
     words = ["image", "build", str(recipe), "--version", "1.0.0", "--definition", "other"]
     assert main(words) == 0
     assert "other/1.0.0: built" in capsys.readouterr().out
+
+
+def test_an_image_with_ignition_stays_one(image, capsys):
+    assert _import(image, "1.0.0", "--os-type", "flatcar") == 0
+    assert _import(image, "1.0.0", "--os-type", "flatcar") == 0
+    assert _import(image, "1.1.0") == ExitCode.REFUSED
+    assert "image definition 'tiny' is for flatcar, not for linux" in capsys.readouterr().err
+    assert _import(image, "1.1.0", "--os-type", "windows") == ExitCode.INVALID

@@ -5,12 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from labctl.cli.app import main
 from labctl.errors import ExitCode
+from labctl.model.image import OsType
+from labctl.store.database import Database
+from labctl.store.gallery import find_definition
 from tests.drivers.publishers import shelves
 from tests.drivers.publishers.server import PublisherServer, listing, sha256
 from tests.drivers.publishers.signer import Signer
@@ -122,6 +126,12 @@ def test_the_newest_image_of_each_publisher_comes_into_the_gallery(
     assert shown["source"].startswith("https://")
     assert ("sha256:" in shown["source"]) or ("sha512:" in shown["source"])
     assert shown["buildId"] == told["build"]
+    database = Database(state_dir / "labctl.db")
+    with closing(database), database.read() as connection:
+        found = find_definition(connection, name.split("/")[0])
+    system = words[0] if words[0] in {"flatcar", "fedora-coreos"} else "linux"
+    assert found.os_type is OsType(system)
+    assert _pull(*words) == 0  # once more, of the gallery's own file
     assert _downloads(state_dir) == []
 
 

@@ -121,11 +121,14 @@ def test_discarding_takes_a_generation_and_nothing_else(set_dir, base):
         files.seed.write_bytes(b"seed")
         assert files.nvram is not None
         files.nvram.write_bytes(b"nvram")
+        assert files.ignition is not None
+        files.ignition.write_bytes(b"{}")
     ensure_data_disk(data_disk(set_dir))
     files = os_generation_files(set_dir, "web_3", 1, has_nvram=True)
     assert [discard_os_generation(files) for _ in range(2)] == [True, False]
     assert sorted(path.name for path in set_dir.iterdir()) == [
         "web_3.data-db.qcow2",
+        "web_3.g2.ign",
         "web_3.g2.iso",
         "web_3.g2.nvram",
         "web_3.g2.qcow2",

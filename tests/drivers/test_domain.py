@@ -12,6 +12,7 @@ from labctl.drivers.domain import (
     DataDiskFile,
     DomainConfig,
     DomainTag,
+    FirmwareFile,
     NatNetwork,
     PortForward,
     UserNetwork,
@@ -58,7 +59,13 @@ ACCELERATED = replace(
     base_image=None,
     data_disks=(),
 )
-CASES = {"emulated-user": EMULATED, "kvm-nat": ACCELERATED}
+CONFIG = Path("/srv/a lab=ü/web/web_3.g2.ign")
+IGNITED = replace(
+    EMULATED,
+    firmware_file=FirmwareFile(name="opt/com.coreos/config", path=CONFIG),
+    data_disks=(),
+)
+CASES = {"emulated-user": EMULATED, "kvm-nat": ACCELERATED, "ignition": IGNITED}
 
 
 def paths_in(xml):
@@ -108,6 +115,33 @@ def test_awkward_paths_survive_the_xml():
     ]
 
 
+def test_the_name_of_a_firmware_file_and_its_path_survive_the_xml():
+    root = etree.fromstring(build_domain_xml(IGNITED).encode())
+    (entry,) = root.findall("sysinfo[@type='fwcfg']/entry")
+    assert dict(entry.attrib) == {"name": "opt/com.coreos/config", "file": str(CONFIG)}
+
+
+@pytest.mark.parametrize("character", "&<>'\",")
+def test_a_path_that_libvirt_would_pass_on_wrongly_is_refused(character):
+    path = Path(f"/srv/a{character}b/web_3.g2.ign")
+    file = FirmwareFile(name="opt/com.coreos/config", path=path)
+    with pytest.raises(InvalidError, match="which libvirt cannot pass to firmware"):
+        build_domain_xml(replace(IGNITED, firmware_file=file))
+
+
+@pytest.mark.host
+def test_libvirt_gives_the_firmware_file_to_qemu(tmp_path):
+    xml = tmp_path / "domain.xml"
+    xml.write_text(build_domain_xml(IGNITED))
+    told = subprocess.run(
+        ["virsh", "-c", "qemu:///session", "domxml-to-native", "qemu-argv", xml],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert f"-fw_cfg 'name=opt/com.coreos/config,file={CONFIG}'" in told.stdout
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -119,6 +153,7 @@ def test_awkward_paths_survive_the_xml():
         {"state_dir": Path("/srv/other")},
         {"mac": "52:54:00:11:22:34"},
         {"base_image": None},
+        {"firmware_file": IGNITED.firmware_file},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -7,6 +7,7 @@ from labctl.drivers.publishers.failure import misunderstood
 from labctl.drivers.publishers.index import IndexReader
 from labctl.drivers.publishers.numbering import number, ordered
 from labctl.drivers.publishers.shapes import Node
+from labctl.model.image import OsType
 from labctl.model.publisher import (
     Algorithm,
     Architecture,
@@ -30,6 +31,7 @@ _PUBLISHER = Publisher(
     hosts=("builds.coreos.fedoraproject.org",),
     signs="the image, detached .sig",
     note="configured by Ignition; one of the successors of CoreOS Container Linux",
+    os_type=OsType.FEDORA_COREOS,
 )
 
 

@@ -6,6 +6,7 @@ from labctl.drivers.publishers.adapter import Adapter, offers_of
 from labctl.drivers.publishers.index import IndexReader
 from labctl.drivers.publishers.numbering import number, ordered
 from labctl.drivers.publishers.shapes import Node
+from labctl.model.image import OsType
 from labctl.model.publisher import (
     Architecture,
     Compression,
@@ -26,6 +27,7 @@ _PUBLISHER = Publisher(
     hosts=("www.flatcar.org", *(f"{name}.release.flatcar-linux.net" for name in _CHANNELS)),
     signs="the image, detached .sig",
     note="configured by Ignition; one of the successors of CoreOS Container Linux",
+    os_type=OsType.FLATCAR,
 )
 
 

@@ -1,7 +1,7 @@
 """The one door to publishers' servers: https, deadlines, redirections that are looked at."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin, urlsplit
@@ -28,6 +28,8 @@ class Transport:
 
         self.publisher = publisher
         self.mirror = mirror
+        self._is_hung_up = False
+        self._answer: requests.Response | None = None  # whose body may be on its way
         self._session = requests.Session()
         # Once more: a kept connection may have been closed by the server in this moment.
         once = Retry(total=1, redirect=0, status=0, other=0, raise_on_redirect=False)
@@ -53,11 +55,24 @@ class Transport:
         and 410, PublisherError for any other refusal. 200, 206, 304 and 416 are the caller's.
         """
         response = self._follow(locate(self.publisher, self.mirror, url), headers or {})
+        self._answer = response
         try:
+            if self._is_hung_up:
+                raise self.unreachable(url, InterruptedError("hung up"))
             self._check(response, url)
             yield response
         finally:
+            self._answer = None
             response.close()
+
+    def hang_up(self) -> None:
+        """From another thread: cut what is being received, and ask nothing more."""
+        self._is_hung_up = True
+        answer = self._answer
+        if answer is not None:
+            # It may have ended by itself in this moment.
+            with suppress(OSError, RuntimeError, ValueError):
+                answer.raw.shutdown()
 
     def unreachable(self, url: str, error: Exception) -> UnreachableError:
         """Say that the connection failed."""
@@ -71,6 +86,8 @@ class Transport:
         import requests
 
         for _ in range(_REDIRECTIONS + 1):
+            if self._is_hung_up:
+                raise self.unreachable(place, InterruptedError("hung up"))
             if not is_allowed(place, self.mirror):
                 raise PublisherError(
                     f"publisher {self.publisher.name!r} redirects to {place!r}",
