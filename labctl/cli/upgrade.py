@@ -345,6 +345,7 @@ def _as_document(upgrade: "Upgrade") -> dict[str, Any]:
         "scaleSet": upgrade.scale_set,
         "policy": upgrade.policy,
         "restores": upgrade.restores,
+        "pausedAt": upgrade.paused_at,
         "batches": upgrade.batches,
         "members": [
             {

@@ -51,8 +51,9 @@ def _describe_member(upgrade: Upgrade | None, situation: Situation) -> tuple[str
         return ()
     batch = f" in batch {member.batch}" if member.batch else ""
     message = f": {member.message}" if member.message else ""
+    paused = ", paused by its user" if upgrade.paused_at is not None else ""
     return (
-        f"upgrade {upgrade.id} to {upgrade.target} ({upgrade.code}): "
+        f"upgrade {upgrade.id} to {upgrade.target} ({upgrade.code}{paused}): "
         f"{member.state}{batch}{message}",
     )
 

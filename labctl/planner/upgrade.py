@@ -26,6 +26,7 @@ from labctl.model.upgrade import (
     UpgradeErrorCode,
 )
 from labctl.planner.batch import Choice, choose_batch, count_batches, limit_batch, name_phase
+from labctl.planner.gates import find_gate
 from labctl.planner.health import (
     find_failure,
     is_credential_refused,
@@ -195,12 +196,9 @@ def _plan_between_batches(
     if upgrade.started_by is StartedBy.PLATFORM and not automatic.enable_automatic_os_upgrade:
         reason = f"automatic OS upgrades were switched off, {len(pending)} not upgraded"
         return _end(upgrade, UpgradeCode.CANCELLED, reason)
-    if upgrade.batch_ended_at is not None:
-        until = upgrade.batch_ended_at + upgrade.policy.pause_time_between_batches
-        if now < until:
-            left = (until - now).total_seconds()
-            reason = f"pause before batch {upgrade.batches + 1}, {left:.0f} s left"
-            return Plan(holds=(Hold(subject=scale_set.name, reason=reason, until=until),))
+    gate = find_gate(scale_set, upgrade, now)
+    if gate is not None:
+        return Plan(holds=(gate,))
     return _plan_next_batch(scale_set, upgrade, situations)
 
 

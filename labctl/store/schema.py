@@ -175,6 +175,7 @@ upgrade = Table(
     Column("error_code", String(80)),
     Column("error_message", Text),
     Column("purpose", String(16), nullable=False, server_default="OsImage"),
+    Column("paused_at", Moment),
 )
 
 member = Table(

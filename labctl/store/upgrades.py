@@ -151,6 +151,7 @@ def _read_upgrade(connection: Connection, row: Row[Any]) -> Upgrade:
         started_at=row.started_at,
         ended_at=row.ended_at,
         cancel_asked_at=row.cancel_asked_at,
+        paused_at=row.paused_at,
         batch_ended_at=row.batch_ended_at,
         batches=row.batches,
         members=tuple(

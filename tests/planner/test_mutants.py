@@ -370,6 +370,15 @@ MUTANTS = [
         "verdict.is_healthy and not is_restart_due(situation)",
         "verdict.is_healthy",
     ),
+    # paused by its user
+    ("user pause", "gates.py", "    if upgrade.paused_at is None:\n", "    if True:\n"),
+    ("user pause", "gates.py", "return _find_user_pause(scale_set, upgrade) or", "return"),
+    (
+        "user pause",
+        "upgrade.py",
+        "    if upgrade.cancel_asked_at is not None:\n",
+        "    if upgrade.cancel_asked_at is not None and upgrade.paused_at is None:\n",
+    ),
     # when a model is rolled out by itself
     (
         "rollout",
@@ -546,5 +555,6 @@ def test_each_main_rule_has_at_least_three_mutants():
         "repair grace",
         "repair end",
         "repair suspend",
+        "user pause",
     ):
         assert rules.count(rule) >= 3, rule

@@ -1,0 +1,43 @@
+"""Commands that hold an upgrade back."""
+
+import json
+
+import pytest
+
+from labctl.cli.app import main
+from labctl.errors import ExitCode
+from tests.controller.test_record import database as database  # noqa: PLC0414 - a fixture
+from tests.controller.test_record import start_upgrade
+from tests.controller.test_record import web as web  # noqa: PLC0414 - a fixture
+
+
+@pytest.fixture
+def run(web, tmp_path, capsys):
+    def run_words(*words):
+        code = main(["--state-dir", str(tmp_path), "upgrade", *words])
+        return code, capsys.readouterr()
+
+    return run_words
+
+
+def test_a_pause_shows_in_the_status_until_it_is_over(web, run):
+    upgrade = start_upgrade(web)
+    code, told = run("pause", "web")
+    assert (code, told.out) == (0, f"upgrade {upgrade}: pauses at the end of its batch\n")
+    assert json.loads(run("status", "web", "-o", "json")[1].out)["pausedAt"] is not None
+    code, told = run("pause", "web", "-o", "json")
+    assert json.loads(told.out) == {
+        "upgrade": upgrade,
+        "changed": False,
+        "message": "is paused already",
+    }
+    assert run("resume", "web")[0] == 0
+    assert json.loads(run("status", "web", "-o", "json")[1].out)["pausedAt"] is None
+
+
+def test_nothing_to_pause_is_refused_with_the_next_step(run):
+    code, told = run("pause", "web")
+    assert code == ExitCode.REFUSED
+    assert "no upgrade of 'web' is running" in told.err
+    assert "labctl upgrade history web" in told.err
+    assert run("resume", "nothing")[0] == ExitCode.NOT_FOUND
