@@ -20,9 +20,13 @@ Version = Annotated[
     str | None,
     typer.Option("--version", metavar="VERSION", help="Default: what the spec's image names."),
 ]
+IgnoreWindow = Annotated[
+    bool,
+    typer.Option("--ignore-window", help="Do not wait for the spec's maintenance windows."),
+]
 
 
-def plan(name: Name, version: Version = None) -> None:
+def plan(name: Name, version: Version = None, ignore_window: IgnoreWindow = False) -> None:
     """Tell what `upgrade start` would do, batch by batch, and why. Changes nothing."""
     from labctl.cli.follow import opened_lab
     from labctl.cli.model import describe_needs, print_needs
@@ -45,6 +49,7 @@ def plan(name: Name, version: Version = None) -> None:
             target_version=str(target.image.version),
             target_digest=target.image.digest,
             now=now(),
+            ignores_windows=ignore_window,
         )
     absent = find_unreachable(view.spec, now=now(), settings=context.settings)
     document = {
@@ -107,6 +112,7 @@ def start(
             "--rollback", help="Put the previous OS disk back where an instance does not recover."
         ),
     ] = False,
+    ignore_window: IgnoreWindow = False,
     timeout: Deadline = None,
     no_wait: NoWait = False,
 ) -> None:
@@ -117,6 +123,7 @@ def start(
     from labctl.cli.follow import last_event, opened_lab
     from labctl.controller.clock import now
     from labctl.controller.resources import require_for_upgrade
+    from labctl.controller.upgrade_control import ignore_windows
     from labctl.controller.upgrades import (
         NothingToUpgradeError,
         find_same_upgrade,
@@ -145,7 +152,10 @@ def start(
                     restores=rollback,
                     started_by=StartedBy.USER,
                     now=now(),
+                    ignores_windows=ignore_window,
                 )
+                if ignore_window:
+                    ignore_windows(connection, name, now=now())
         except NothingToUpgradeError as error:
             _say(context, None, error.brief)
             return
@@ -346,6 +356,7 @@ def _as_document(upgrade: "Upgrade") -> dict[str, Any]:
         "policy": upgrade.policy,
         "restores": upgrade.restores,
         "pausedAt": upgrade.paused_at,
+        "ignoresWindows": upgrade.ignores_windows,
         "batches": upgrade.batches,
         "members": [
             {

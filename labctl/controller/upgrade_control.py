@@ -46,6 +46,16 @@ def resume_upgrade(connection: Connection, scale_set: str, *, now: datetime) -> 
     return running.id, True
 
 
+def ignore_windows(connection: Connection, scale_set: str, *, now: datetime) -> None:
+    """Let the running upgrade begin batches outside of maintenance windows. Raises as pause."""
+    running = require_running(connection, scale_set)
+    if running.ignores_windows:
+        return
+    change_upgrade(connection, running.id, ignores_windows=True)
+    message = f"upgrade {running.id} waits for maintenance windows no more"
+    note(connection, running, message, now=now)
+
+
 def require_running(connection: Connection, scale_set: str) -> Upgrade:
     """The running upgrade. Raises NotFoundError or RefusedError."""
     get_scale_set(connection, scale_set)

@@ -1,12 +1,13 @@
 """What the planner answers: decisions, actions and holds, each with its reason."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from labctl.model.instance import Health, Instance
 from labctl.model.repair import NEVER_SUSPENDED, Repair, RepairOutcome, RepairService
 from labctl.model.spec import RepairAction, ScaleSetSpec
 from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode, UpgradeError
+from labctl.model.window import Clocks
 
 # --- what the planner is asked -------------------------------------------------------------------
 
@@ -47,6 +48,7 @@ class ScaleSet:
     rollout: Rollout | None = None  # not begun yet; only in the modes Automatic and Rolling
     repairs: tuple[Repair, ...] = ()  # the open ones and the latest of the others
     repair_service: RepairService = NEVER_SUSPENDED
+    clocks: Clocks = field(default_factory=dict)  # of the time zones of its maintenance windows
 
 
 # --- decisions: recorded in one commit, before anything acts --------------------------------------

@@ -120,6 +120,7 @@ class Upgrade:
     started_at: datetime
     ended_at: datetime | None = None
     cancel_asked_at: datetime | None = None
+    ignores_windows: bool = False  # asked for by its user; others wait for maintenance windows
     paused_at: datetime | None = None  # by its user; the present batch still finishes
     batch_ended_at: datetime | None = None  # the pause counts from here; None while a batch is open
     batches: int = 0  # batches begun

@@ -29,7 +29,7 @@ class PreviewBatch:
     instances: tuple[str, ...]
     reason: str
     phase: int | None = None  # None: the last one, or there are none
-    after_pause: timedelta  # since the batch before it ended
+    after_pause: timedelta  # since the batch before it ended, or the upgrade started
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +50,7 @@ def preview(
     target_digest: str,
     now: datetime,
     restores: bool = False,
+    ignores_windows: bool = False,
 ) -> Preview:
     """Ask `plan` again and again, with every action succeeding at once."""
     refusal = admit_upgrade(
@@ -69,6 +70,7 @@ def preview(
         policy=policy.rolling_upgrade_policy,
         health_timeout=policy.health_timeout,
         restores=restores,
+        ignores_windows=ignores_windows,
         started_at=now,
         members=make_members(scale_set),
     )
@@ -105,12 +107,13 @@ def _walk(scale_set: ScaleSet, now: datetime) -> Preview:
 
 
 def _describe(scale_set: ScaleSet, decision: BeginBatch, now: datetime) -> PreviewBatch:
-    ended_at = scale_set.upgrade.batch_ended_at if scale_set.upgrade else None
-    members = scale_set.upgrade.members if scale_set.upgrade else ()
+    upgrade = scale_set.upgrade
+    before = (upgrade.batch_ended_at or upgrade.started_at) if upgrade else now
+    members = upgrade.members if upgrade else ()
     return PreviewBatch(
         number=decision.batch,
         instances=decision.instances,
         reason=decision.reason,
         phase=next((m.phase for m in members if m.instance in decision.instances), None),
-        after_pause=now - ended_at if ended_at else timedelta(0),
+        after_pause=now - before,
     )

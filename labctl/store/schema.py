@@ -176,6 +176,7 @@ upgrade = Table(
     Column("error_message", Text),
     Column("purpose", String(16), nullable=False, server_default="OsImage"),
     Column("paused_at", Moment),
+    Column("ignores_windows", Boolean, nullable=False, default=False, server_default="0"),
 )
 
 member = Table(

@@ -36,6 +36,7 @@ def insert_upgrade(
     members: tuple[Member, ...],
     now: datetime,
     purpose: UpgradePurpose = UpgradePurpose.OS_IMAGE,
+    ignores_windows: bool = False,
 ) -> int:
     """Record a new upgrade with its members; returns its id."""
     result = connection.execute(
@@ -52,6 +53,7 @@ def insert_upgrade(
             started_at=now,
             batches=0,
             purpose=purpose.value,
+            ignores_windows=ignores_windows,
         )
     )
     key = result.inserted_primary_key
@@ -152,6 +154,7 @@ def _read_upgrade(connection: Connection, row: Row[Any]) -> Upgrade:
         ended_at=row.ended_at,
         cancel_asked_at=row.cancel_asked_at,
         paused_at=row.paused_at,
+        ignores_windows=row.ignores_windows,
         batch_ended_at=row.batch_ended_at,
         batches=row.batches,
         members=tuple(

@@ -41,3 +41,27 @@ def test_nothing_to_pause_is_refused_with_the_next_step(run):
     assert "no upgrade of 'web' is running" in told.err
     assert "labctl upgrade history web" in told.err
     assert run("resume", "nothing")[0] == ExitCode.NOT_FOUND
+
+
+def test_an_unknown_time_zone_is_told_with_its_place(tmp_path, capsys):
+    file = tmp_path / "web.yaml"
+    file.write_text(
+        "name: web\ncapacity: 1\nimage:\n  definition: tiny\nupgradePolicy:\n"
+        "  maintenanceWindows:\n"
+        "    - {days: [Sat, Sun], start: 22:00, duration: 2h, timeZone: Mars/Olympus}\n"
+    )
+    words = ["--state-dir", str(tmp_path), "apply", str(file), "--dry-run"]
+    assert main(words) == ExitCode.INVALID
+    told = capsys.readouterr().err
+    assert f"{file}:7:64: upgradePolicy.maintenanceWindows[0].timeZone: 'Mars/Olympus'" in told
+
+
+def test_a_start_that_is_no_time_is_told_with_the_rule(tmp_path, capsys):
+    file = tmp_path / "web.yaml"
+    file.write_text(
+        "name: web\ncapacity: 1\nimage:\n  definition: tiny\nupgradePolicy:\n"
+        "  maintenanceWindows:\n    - {start: 25:00, duration: 2h}\n"
+    )
+    words = ["--state-dir", str(tmp_path), "apply", str(file), "--dry-run"]
+    assert main(words) == ExitCode.INVALID
+    assert "must be a time of the day" in capsys.readouterr().err

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from labctl.controller.upgrade_control import pause_upgrade, resume_upgrade
+from labctl.controller.upgrade_control import ignore_windows, pause_upgrade, resume_upgrade
 from labctl.controller.upgrades import cancel_upgrade
 from labctl.errors import NotFoundError, RefusedError
 from labctl.store.events import load_events
@@ -56,3 +56,11 @@ def test_what_is_being_cancelled_cannot_be_paused(web):
     ask(web, cancel_upgrade, "web")
     with pytest.raises(RefusedError, match="being cancelled"):
         ask(web, pause_upgrade, "web")
+
+
+def test_a_running_upgrade_is_told_to_ignore_windows(web):
+    upgrade = start_upgrade(web)
+    assert not load(web, upgrade).ignores_windows
+    ask(web, ignore_windows, "web")
+    assert load(web, upgrade).ignores_windows
+    assert last_event(web).message == f"upgrade {upgrade} waits for maintenance windows no more"

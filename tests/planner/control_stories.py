@@ -1,9 +1,22 @@
 """Stories of upgrades that are held back; part of `stories.py`."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from tests.planner.happenings import cancel, fall_ill, pause, resume
-from tests.planner.world import PlanFunction, World, make_set, upgrading
+from labctl.model.plan import ScaleSet
+from labctl.model.spec import CustomData, RollingUpgradePolicy, UpgradeMode, UpgradePolicy
+from labctl.model.window import UTC_CLOCK, MaintenanceWindow, Shift, ZoneClock
+from tests.planner.happenings import apply_model, cancel, fall_ill, pause, resume
+from tests.planner.world import (
+    PlanFunction,
+    World,
+    make_set,
+    make_spec,
+    make_upgrade,
+    upgrading,
+)
 
 
 def user_pauses_and_resumes(plan: PlanFunction) -> World:
@@ -27,8 +40,55 @@ def upgraded_instance_falls_ill_in_a_pause(plan: PlanFunction) -> World:
     return world
 
 
+BERLIN = ZoneClock(
+    shifts=(
+        Shift(since=datetime(2025, 10, 26, 1, tzinfo=UTC), offset=timedelta(hours=1)),
+        Shift(since=datetime(2026, 3, 29, 1, tzinfo=UTC), offset=timedelta(hours=2)),
+        Shift(since=datetime(2026, 10, 25, 1, tzinfo=UTC), offset=timedelta(hours=1)),
+    )
+)
+
+
+def in_windows(count: int, *windows: MaintenanceWindow, **changes: Any) -> ScaleSet:
+    """A scale set with maintenance windows, in Berlin or in UTC."""
+    policy = UpgradePolicy(maintenance_windows=windows, **changes)
+    spec = make_spec(count, upgrade_policy=policy)
+    return make_set(count, spec=spec, clocks={"Europe/Berlin": BERLIN, "UTC": UTC_CLOCK})
+
+
+def batches_wait_for_a_maintenance_window(plan: PlanFunction) -> World:
+    """It opens at 12:30 for half an hour, in which 10 minutes lie between batches."""
+    window = MaintenanceWindow(start="12:30", duration=timedelta(minutes=30))
+    policy = RollingUpgradePolicy(pause_time_between_batches=timedelta(minutes=10))
+    scale_set = in_windows(4, window, rolling_upgrade_policy=policy)
+    return World(scale_set=upgrading(scale_set), plan=plan)
+
+
+def windows_over_a_change_of_the_clocks(plan: PlanFunction) -> World:
+    """29 March 2026: the window of 02:30 begins when the clocks jump, at 03:00 summer time."""
+    window = MaintenanceWindow(
+        start="02:30", duration=timedelta(minutes=30), time_zone="Europe/Berlin"
+    )
+    policy = RollingUpgradePolicy(pause_time_between_batches=timedelta(hours=2))
+    scale_set = in_windows(3, window, rolling_upgrade_policy=policy)
+    saturday = datetime(2026, 3, 28, 0, 0, tzinfo=UTC)
+    upgrade = make_upgrade(scale_set, started_at=saturday)
+    return World(scale_set=replace(scale_set, upgrade=upgrade), now=saturday, plan=plan)
+
+
+def model_waits_for_a_maintenance_window(plan: PlanFunction) -> World:
+    window = MaintenanceWindow(start="12:30", duration=timedelta(minutes=30))
+    world = World(scale_set=in_windows(2, window), plan=plan)
+    changed = apply_model(UpgradeMode.ROLLING, custom_data=CustomData(inline="new"))
+    world.at(0, "the user applies new custom data in mode Rolling", changed)
+    return world
+
+
 CONTROL_STORIES: tuple[Callable[[PlanFunction], World], ...] = (
     user_pauses_and_resumes,
     paused_upgrade_is_cancelled,
     upgraded_instance_falls_ill_in_a_pause,
+    batches_wait_for_a_maintenance_window,
+    windows_over_a_change_of_the_clocks,
+    model_waits_for_a_maintenance_window,
 )

@@ -20,6 +20,7 @@ from labctl.model.plan import (
 )
 from labctl.model.spec import UpgradeMode
 from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode, UpgradePurpose
+from labctl.model.window import find_openings
 from tests.planner.repair_rules import check_repairs
 
 
@@ -139,6 +140,7 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
     assert not any(state.is_moving for state in states.values()), "two batches at once"
     assert upgrade.cancel_asked_at is None, "a batch begins after the cancel"
     assert upgrade.paused_at is None, "a batch begins in a pause"
+    _check_window(scale_set, now)
     _check_phase(scale_set, upgrade, taken)
     if upgrade.batch_ended_at is not None:
         assert now >= upgrade.batch_ended_at + policy.pause_time_between_batches
@@ -156,6 +158,16 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
         assert (len(failed) + len(now_ill)) / (len(failed) + len(upgraded)) <= worst, (
             "goes on although too many of the upgraded are unhealthy"
         )
+
+
+def _check_window(scale_set: ScaleSet, now: datetime) -> None:
+    """By the wall clock: with offsets that shift in summer, `now` is in a window of that day."""
+    windows = scale_set.spec.upgrade_policy.maintenance_windows
+    assert scale_set.upgrade is not None
+    if not windows or scale_set.upgrade.ignores_windows:
+        return
+    openings = find_openings(windows, scale_set.clocks, now)
+    assert any(o.begins <= now < o.ends for o in openings), "a batch begins outside of its window"
 
 
 def _check_phase(scale_set: ScaleSet, upgrade: Upgrade, taken: set[str]) -> None:

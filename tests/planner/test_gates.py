@@ -4,8 +4,22 @@ from dataclasses import replace
 from datetime import timedelta
 
 from labctl.model.plan import BeginBatch, EndUpgrade, Hold
+from labctl.model.plan import Rollout as RolloutWish
+from labctl.model.spec import AutomaticOsUpgradePolicy, ImageReference, UpgradeMode
 from labctl.model.upgrade import StartedBy, UpgradeCode, UpgradePurpose
-from labctl.planner import admit_upgrade, explain, plan
+from labctl.model.window import MaintenanceWindow
+from labctl.planner import (
+    Offer,
+    Rollout,
+    Timing,
+    admit_upgrade,
+    decide_rollout,
+    explain,
+    plan,
+    preview,
+)
+from labctl.planner.foresight import record
+from tests.planner.control_stories import in_windows
 from tests.planner.world import NEW, T0, digest, make_set, upgrading
 
 HOUR = timedelta(hours=1)
@@ -54,3 +68,103 @@ def test_a_refusal_and_the_explanation_tell_of_the_pause():
     lines = explain(paused(), paused().instances[0], T0)
     assert "upgrade 7 to 1.1.0 (RollingForward, paused by its user): Pending" in lines
     assert lines[-1].startswith("next: nothing; the scale set: upgrade 7 is paused by its user")
+
+
+# --- maintenance windows --------------------------------------------------------------------------
+
+AT_ONE = MaintenanceWindow(start="13:00", duration=HOUR)  # T0 is 12:00 UTC
+
+
+def waiting(**changes):
+    return upgrading(in_windows(3, AT_ONE), **changes)
+
+
+def test_the_hold_tells_when_the_next_window_opens():
+    answer = plan(waiting(), T0)
+    assert answer.holds == (
+        Hold(
+            subject="web",
+            reason="waits for the maintenance window of 2026-01-01 13:00 UTC",
+            until=T0 + HOUR,
+        ),
+    )
+    assert isinstance(plan(waiting(), T0 + HOUR).decisions[0], BeginBatch)
+    assert not plan(waiting(), T0 + 2 * HOUR).decisions
+
+
+def test_who_asked_to_ignore_windows_does_not_wait():
+    assert isinstance(plan(waiting(ignores_windows=True), T0).decisions[0], BeginBatch)
+
+
+def test_an_upgrade_is_cancelled_outside_of_its_windows():
+    assert isinstance(plan(waiting(cancel_asked_at=T0), T0).decisions[0], EndUpgrade)
+
+
+def test_a_running_batch_goes_on_when_the_window_closes():
+    begun = waiting()
+    for _ in range(2):
+        for decision in plan(begun, T0 + HOUR).decisions:
+            begun = record(begun, decision, T0 + HOUR)
+    assert plan(begun, T0 + 5 * HOUR).actions
+
+
+def test_windows_hold_as_the_newest_spec_has_them():
+    changed = in_windows(3, replace_start("14:00"))
+    (hold,) = plan(replace(waiting(), spec=changed.spec), T0 + HOUR).holds
+    assert hold.until == T0 + 2 * HOUR
+
+
+def replace_start(start: str) -> MaintenanceWindow:
+    return AT_ONE.model_copy(update={"start": start})
+
+
+def test_an_unknown_time_zone_keeps_windows_shut():
+    scale_set = replace(waiting(), clocks={})
+    (hold,) = plan(scale_set, T0 + HOUR).holds
+    assert "does not know the time zone (UTC)" in hold.reason
+    assert hold.until is None
+
+
+def test_mode_automatic_waits_for_a_window_too():
+    scale_set = in_windows(2, AT_ONE, mode=UpgradeMode.AUTOMATIC)
+    newer = replace(
+        scale_set,
+        models=scale_set.models | {2: scale_set.spec},
+        model_revision=2,
+        rollout=RolloutWish(asked_at=T0),
+    )
+    answer = plan(newer, T0)
+    assert answer.decisions == ()
+    assert [h.reason for h in answer.holds] == [
+        "model 2 waits for the maintenance window of 2026-01-01 13:00 UTC"
+    ]
+    assert plan(newer, T0 + HOUR).decisions
+
+
+def test_a_rollout_that_concerns_nobody_does_not_wait_for_a_window():
+    scale_set = in_windows(2, AT_ONE, mode=UpgradeMode.ROLLING)
+    assert plan(replace(scale_set, rollout=RolloutWish(asked_at=T0)), T0).decisions
+
+
+def test_an_automatic_upgrade_begins_in_a_window():
+    switched = AutomaticOsUpgradePolicy(enable_automatic_os_upgrade=True)
+    scale_set = in_windows(2, AT_ONE, automatic_os_upgrade_policy=switched)
+    offer = Offer(
+        image=ImageReference(definition="tiny", version=NEW), digest=digest(NEW), available_at=T0
+    )
+    at_once = Timing(first_within=timedelta(0), later_from=timedelta(0), later_to=timedelta(0))
+    options = {"offer": offer, "enabled_at": T0, "past": (), "timing": at_once}
+    assert decide_rollout(scale_set, **options, now=T0) == Hold(
+        subject="web",
+        reason="1.1.0 waits for the maintenance window of 2026-01-01 13:00 UTC",
+        until=T0 + HOUR,
+    )
+    assert isinstance(decide_rollout(scale_set, **options, now=T0 + HOUR), Rollout)
+
+
+def test_a_preview_counts_the_time_to_the_window():
+    values = {"target_version": NEW, "target_digest": digest(NEW), "now": T0}
+    found = preview(in_windows(2, AT_ONE), **values)
+    assert [batch.after_pause for batch in found.batches] == [HOUR, timedelta(0)]
+    found = preview(in_windows(2, AT_ONE), **values, ignores_windows=True)
+    assert [batch.after_pause for batch in found.batches] == [timedelta(0), timedelta(0)]

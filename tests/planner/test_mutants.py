@@ -372,13 +372,20 @@ MUTANTS = [
     ),
     # paused by its user
     ("user pause", "gates.py", "    if upgrade.paused_at is None:\n", "    if True:\n"),
-    ("user pause", "gates.py", "return _find_user_pause(scale_set, upgrade) or", "return"),
+    ("user pause", "gates.py", "        _find_user_pause(scale_set, upgrade)\n        or ", ""),
     (
         "user pause",
         "upgrade.py",
         "    if upgrade.cancel_asked_at is not None:\n",
         "    if upgrade.cancel_asked_at is not None and upgrade.paused_at is None:\n",
     ),
+    # maintenance windows
+    ("window", "gates.py", "if is_open(windows, scale_set.clocks, now):", "if True:"),
+    ("window", "gates.py", "None if upgrade.ignores_windows else", "None if False else"),
+    ("window", "gates.py", "reason=reason, until=until)\n", "reason=reason)\n"),
+    ("window", "automatic.py", "    if closed is not None:", "    if False:"),
+    ("window", "rollout.py", "    if closed is not None:", "    if False:"),
+    ("window", "rollout.py", "find_closed_window(scale_set, now) if outdated else None", "None"),
     # when a model is rolled out by itself
     (
         "rollout",
@@ -556,5 +563,6 @@ def test_each_main_rule_has_at_least_three_mutants():
         "repair end",
         "repair suspend",
         "user pause",
+        "window",
     ):
         assert rules.count(rule) >= 3, rule
