@@ -94,6 +94,8 @@ TREE: Mapping[str, Leaf | Branch] = {
             "cancel": _leaf(_UPGRADE, "cancel", "Stop after the present batch"),
             "pause": _leaf(_CONTROL, "pause", "Begin no further batch for now"),
             "resume": _leaf(_CONTROL, "resume", "Let a paused upgrade go on"),
+            "approve": _leaf(_CONTROL, "approve", "Let the batch begin that waits for approval"),
+            "reject": _leaf(_CONTROL, "reject", "End the upgrade that waits for approval"),
             "history": _leaf(_UPGRADE, "history", "List past upgrades"),
             "show": _leaf(_UPGRADE, "show", "Show one upgrade with the evidence of failures"),
         },

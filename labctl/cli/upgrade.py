@@ -67,6 +67,7 @@ def plan(name: Name, version: Version = None, ignore_window: IgnoreWindow = Fals
                 "instances": batch.instances,
                 "reason": batch.reason,
                 "afterPause": batch.after_pause,
+                "needsApproval": batch.needs_approval,
             }
             for batch in found.batches
         ],
@@ -89,6 +90,7 @@ def plan(name: Name, version: Version = None, ignore_window: IgnoreWindow = Fals
         print_needs(*needs)
     for batch in found.batches:
         pause = f", {format_span(batch.after_pause)} later" if batch.after_pause else ""
+        pause += ", once a person has approved it" if batch.needs_approval else ""
         print(f"  batch {batch.number}: {', '.join(batch.instances)}{pause}  ({batch.reason})")
     for who, reason in found.skipped:
         print(f"  not touched: {who}  ({reason})")
@@ -341,7 +343,7 @@ def _print_upgrade(context: Context, upgrade: "Upgrade") -> None:
         print_document(document, context.output)
         return
     members = document.pop("members")
-    print_document({**document, "policy": None}, context.output)
+    print_document({**document, "policy": None, "control": None}, context.output)
     print()
     columns = ["instance", "state", "batch", "from", "downtime", "message"]
     print_rows(members, columns, context.output)
@@ -349,14 +351,15 @@ def _print_upgrade(context: Context, upgrade: "Upgrade") -> None:
 
 def _as_document(upgrade: "Upgrade") -> dict[str, Any]:
     """The page's fields, and what the page leaves out."""
+    from labctl.cli.upgrade_control import describe_control
+
     return {
         **_as_history(upgrade),
         "id": upgrade.id,
         "scaleSet": upgrade.scale_set,
         "policy": upgrade.policy,
         "restores": upgrade.restores,
-        "pausedAt": upgrade.paused_at,
-        "ignoresWindows": upgrade.ignores_windows,
+        **describe_control(upgrade),
         "batches": upgrade.batches,
         "members": [
             {

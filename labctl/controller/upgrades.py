@@ -123,6 +123,7 @@ def start_upgrade(
         target_digest=target.image.digest,
         model_revision=target.model_revision,
         policy=scale_set.spec.upgrade_policy.rolling_upgrade_policy,
+        control=scale_set.spec.upgrade_policy.control,
         health_timeout=scale_set.spec.upgrade_policy.health_timeout,
         restores=restores,
         ignores_windows=ignores_windows,

@@ -92,6 +92,15 @@ class RenewInstances:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskApproval:
+    """Ask a person whether the next batch may begin; the time for the answer runs from now."""
+
+    upgrade: int
+    batch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BeginBatch:
     """Bring each of `instances` to the upgrade's target, mostly by a new generation."""
 
@@ -161,6 +170,7 @@ Decision = (
     | RemoveInstance
     | StartUpgrade
     | RenewInstances
+    | AskApproval
     | BeginBatch
     | MoveMember
     | EndBatch
@@ -303,6 +313,7 @@ class Plan:
 
 __all__ = [
     "Action",
+    "AskApproval",
     "AwaitReady",
     "BeginBatch",
     "BeginRepair",

@@ -16,6 +16,7 @@ from pydantic import (
 
 from labctl.model import extension_rules
 from labctl.model import spec_rules as rules
+from labctl.model.control import ApprovalPolicy, UpgradeControl
 from labctl.model.quantity import Duration, Size, format_duration
 from labctl.model.strict import Strict
 from labctl.model.window import MaintenanceWindow
@@ -329,6 +330,14 @@ class UpgradePolicy(Strict):
         strict=False,
         description="When batches may begin; none: always",
     )
+    approval: ApprovalPolicy | None = Field(
+        default=None, description="A person says yes before batches begin"
+    )
+
+    @property
+    def control(self) -> UpgradeControl:
+        """What an upgrade takes over when it starts, beside its limits."""
+        return UpgradeControl(approval=self.approval)
 
 
 class ScaleInRule(StrEnum):

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from labctl.model.instance import Instance
 from labctl.model.plan import (
+    AskApproval,
     BeginBatch,
     CreateInstance,
     Decision,
@@ -94,6 +95,8 @@ def _find_named(decision: Decision) -> tuple[str, ...]:
         case BeginBatch() | RenewInstances():
             return decision.instances
         case CreateInstance() | StartUpgrade() | EndBatch() | EndUpgrade() | SuspendRepairs():
+            return ()
+        case AskApproval():
             return ()
         case _:
             return (decision.instance,)

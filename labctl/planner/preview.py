@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from labctl.model.plan import (
+    AskApproval,
     BeginBatch,
     EndUpgrade,
     Hold,
@@ -29,6 +30,7 @@ class PreviewBatch:
     instances: tuple[str, ...]
     reason: str
     phase: int | None = None  # None: the last one, or there are none
+    needs_approval: bool = False  # taken for granted here
     after_pause: timedelta  # since the batch before it ended, or the upgrade started
 
 
@@ -68,6 +70,7 @@ def preview(
         model_revision=scale_set.model_revision,
         purpose=find_purpose(scale_set, target_digest),
         policy=policy.rolling_upgrade_policy,
+        control=policy.control,
         health_timeout=policy.health_timeout,
         restores=restores,
         ignores_windows=ignores_windows,
@@ -97,6 +100,8 @@ def _walk(scale_set: ScaleSet, now: datetime) -> Preview:
                 case _:
                     pass
             scale_set = record(scale_set, decision, now)
+            if isinstance(decision, AskApproval):
+                scale_set = _approve(scale_set, decision.batch)
         for action in step.actions:
             scale_set = succeed(scale_set, action, now)
         if not (step.decisions or step.actions):
@@ -104,6 +109,12 @@ def _walk(scale_set: ScaleSet, now: datetime) -> Preview:
             if not later:
                 return Preview(batches=tuple(batches), skipped=tuple(skipped), stuck=step.holds)
             now = min(later)
+
+
+def _approve(scale_set: ScaleSet, batch: int) -> ScaleSet:
+    upgrade = scale_set.upgrade
+    assert upgrade is not None  # noqa: S101 - it has just asked
+    return replace(scale_set, upgrade=replace(upgrade, approved_batch=batch))
 
 
 def _describe(scale_set: ScaleSet, decision: BeginBatch, now: datetime) -> PreviewBatch:
@@ -115,5 +126,6 @@ def _describe(scale_set: ScaleSet, decision: BeginBatch, now: datetime) -> Previ
         instances=decision.instances,
         reason=decision.reason,
         phase=next((m.phase for m in members if m.instance in decision.instances), None),
+        needs_approval=upgrade is not None and upgrade.approved_batch == decision.batch,
         after_pause=now - before,
     )

@@ -25,6 +25,7 @@ from labctl.model.upgrade import (
     UpgradeError,
     UpgradeErrorCode,
 )
+from labctl.planner.approval import await_approval, find_silence
 from labctl.planner.batch import Choice, choose_batch, count_batches, limit_batch, name_phase
 from labctl.planner.gates import find_gate
 from labctl.planner.health import (
@@ -191,19 +192,23 @@ def _plan_between_batches(
     if not pending:
         return _end(upgrade, UpgradeCode.COMPLETED, "no instance is left to upgrade")
     if upgrade.cancel_asked_at is not None:
-        return _end(upgrade, UpgradeCode.CANCELLED, f"cancelled, {len(pending)} not upgraded")
+        why = upgrade.cancel_reason or "cancelled"
+        return _end(upgrade, UpgradeCode.CANCELLED, f"{why}, {len(pending)} not upgraded")
     automatic = scale_set.spec.upgrade_policy.automatic_os_upgrade_policy
     if upgrade.started_by is StartedBy.PLATFORM and not automatic.enable_automatic_os_upgrade:
         reason = f"automatic OS upgrades were switched off, {len(pending)} not upgraded"
         return _end(upgrade, UpgradeCode.CANCELLED, reason)
+    silence = find_silence(upgrade, now)
+    if silence is not None:
+        return _end(upgrade, UpgradeCode.CANCELLED, f"{silence}, {len(pending)} not upgraded")
     gate = find_gate(scale_set, upgrade, now)
     if gate is not None:
         return Plan(holds=(gate,))
-    return _plan_next_batch(scale_set, upgrade, situations)
+    return _plan_next_batch(scale_set, upgrade, situations, now)
 
 
 def _plan_next_batch(
-    scale_set: ScaleSet, upgrade: Upgrade, situations: Sequence[Situation]
+    scale_set: ScaleSet, upgrade: Upgrade, situations: Sequence[Situation], now: datetime
 ) -> Plan:
     choice = choose_batch(situations, upgrade)
     skips = tuple(
@@ -222,7 +227,11 @@ def _plan_next_batch(
             else UpgradeErrorCode.UNHEALTHY_BEFORE
         )
         return _fault(upgrade, code, fault)
-    return Plan(decisions=(*skips, _begin(upgrade, situations, choice)))
+    begin = _begin(upgrade, situations, choice)
+    wait = await_approval(scale_set, upgrade, begin, now)
+    if isinstance(wait, Hold):
+        return Plan(decisions=skips, holds=(wait,))
+    return Plan(decisions=(*skips, begin if wait is None else wait))
 
 
 def _begin(upgrade: Upgrade, situations: Sequence[Situation], choice: Choice) -> BeginBatch:

@@ -5,10 +5,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from labctl.model.control import ApprovalDefault, ApprovalPolicy, ApprovalScope
 from labctl.model.plan import ScaleSet
 from labctl.model.spec import CustomData, RollingUpgradePolicy, UpgradeMode, UpgradePolicy
 from labctl.model.window import UTC_CLOCK, MaintenanceWindow, Shift, ZoneClock
-from tests.planner.happenings import apply_model, cancel, fall_ill, pause, resume
+from tests.planner.happenings import apply_model, approve, cancel, fall_ill, pause, reject, resume
 from tests.planner.world import (
     PlanFunction,
     World,
@@ -84,6 +85,34 @@ def model_waits_for_a_maintenance_window(plan: PlanFunction) -> World:
     return world
 
 
+def approving(count: int, **changes: Any) -> ScaleSet:
+    """An upgrade that needs approvals."""
+    policy = UpgradePolicy(approval=ApprovalPolicy(**changes))
+    return upgrading(make_set(count, spec=make_spec(count, upgrade_policy=policy)))
+
+
+def each_batch_is_approved_and_one_rejected(plan: PlanFunction) -> World:
+    world = World(scale_set=approving(3, before=ApprovalScope.EACH_BATCH), plan=plan)
+    world.at(300, "the user approves", approve)
+    world.at(900, "the user rejects", reject)
+    return world
+
+
+def first_batch_is_approved_for_all(plan: PlanFunction) -> World:
+    world = World(scale_set=approving(2), plan=plan)
+    world.at(300, "the user approves", approve)
+    return world
+
+
+def nobody_approves(plan: PlanFunction) -> World:
+    return World(scale_set=approving(2, timeout=timedelta(minutes=10)), plan=plan)
+
+
+def silence_is_consent(plan: PlanFunction) -> World:
+    scale_set = approving(2, timeout=timedelta(minutes=10), on_timeout=ApprovalDefault.APPROVE)
+    return World(scale_set=scale_set, plan=plan)
+
+
 CONTROL_STORIES: tuple[Callable[[PlanFunction], World], ...] = (
     user_pauses_and_resumes,
     paused_upgrade_is_cancelled,
@@ -91,4 +120,8 @@ CONTROL_STORIES: tuple[Callable[[PlanFunction], World], ...] = (
     batches_wait_for_a_maintenance_window,
     windows_over_a_change_of_the_clocks,
     model_waits_for_a_maintenance_window,
+    each_batch_is_approved_and_one_rejected,
+    first_batch_is_approved_for_all,
+    nobody_approves,
+    silence_is_consent,
 )

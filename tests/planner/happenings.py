@@ -43,7 +43,19 @@ def pause(world: World) -> None:
 
 def resume(world: World) -> None:
     """`labctl upgrade resume`."""
-    _change_upgrade(world, paused_at=None)
+    _change_upgrade(world, paused_at=None, approval_asked_at=None)
+
+
+def approve(world: World) -> None:
+    """`labctl upgrade approve`."""
+    upgrade = world.scale_set.upgrade
+    if upgrade is not None:
+        _change_upgrade(world, approved_batch=upgrade.batches + 1)
+
+
+def reject(world: World) -> None:
+    """`labctl upgrade reject`."""
+    _change_upgrade(world, cancel_asked_at=world.now, cancel_reason="batch 2 was rejected: no")
 
 
 def _change_upgrade(world: World, **changes: Any) -> None:

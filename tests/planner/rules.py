@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from labctl.model.control import ApprovalDefault, ApprovalScope
 from labctl.model.instance import ExtensionFault, HealthState, Instance, Power, Wanted
 from labctl.model.plan import (
     AwaitReady,
@@ -141,6 +142,7 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
     assert upgrade.cancel_asked_at is None, "a batch begins after the cancel"
     assert upgrade.paused_at is None, "a batch begins in a pause"
     _check_window(scale_set, now)
+    _check_approval(upgrade, batch, now)
     _check_phase(scale_set, upgrade, taken)
     if upgrade.batch_ended_at is not None:
         assert now >= upgrade.batch_ended_at + policy.pause_time_between_batches
@@ -158,6 +160,15 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
         assert (len(failed) + len(now_ill)) / (len(failed) + len(upgraded)) <= worst, (
             "goes on although too many of the upgraded are unhealthy"
         )
+
+
+def _check_approval(upgrade: Upgrade, batch: BeginBatch, now: datetime) -> None:
+    policy = upgrade.control.approval
+    if policy is None or (batch.batch > 1 and policy.before is ApprovalScope.FIRST_BATCH):
+        return
+    is_silent = upgrade.approval_asked_at and now >= upgrade.approval_asked_at + policy.timeout
+    is_consent = is_silent and policy.on_timeout is ApprovalDefault.APPROVE
+    assert upgrade.approved_batch == batch.batch or is_consent, "a batch begins unapproved"
 
 
 def _check_window(scale_set: ScaleSet, now: datetime) -> None:

@@ -3,7 +3,9 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from labctl.model.plan import BeginBatch, EndUpgrade, Hold
+from labctl.model.control import ApprovalDefault, ApprovalPolicy, ApprovalScope
+from labctl.model.instance import Health, HealthState
+from labctl.model.plan import AskApproval, BeginBatch, EndUpgrade, Hold
 from labctl.model.plan import Rollout as RolloutWish
 from labctl.model.spec import AutomaticOsUpgradePolicy, ImageReference, UpgradeMode
 from labctl.model.upgrade import StartedBy, UpgradeCode, UpgradePurpose
@@ -19,8 +21,8 @@ from labctl.planner import (
     preview,
 )
 from labctl.planner.foresight import record
-from tests.planner.control_stories import in_windows
-from tests.planner.world import NEW, T0, digest, make_set, upgrading
+from tests.planner.control_stories import approving, in_windows
+from tests.planner.world import NEW, T0, digest, make_instance, make_set, upgrading
 
 HOUR = timedelta(hours=1)
 
@@ -168,3 +170,106 @@ def test_a_preview_counts_the_time_to_the_window():
     assert [batch.after_pause for batch in found.batches] == [HOUR, timedelta(0)]
     found = preview(in_windows(2, AT_ONE), **values, ignores_windows=True)
     assert [batch.after_pause for batch in found.batches] == [timedelta(0), timedelta(0)]
+
+
+# --- approvals ------------------------------------------------------------------------------------
+
+
+def asked(at=T0, **changes):
+    scale_set = approving(2, **changes)
+    return replace(scale_set, upgrade=replace(scale_set.upgrade, approval_asked_at=at))
+
+
+def change(scale_set, **changes):
+    return replace(scale_set, upgrade=replace(scale_set.upgrade, **changes))
+
+
+def test_an_approval_is_asked_for_before_the_first_batch():
+    (ask,) = plan(approving(2), T0).decisions
+    assert ask == AskApproval(
+        upgrade=7,
+        batch=1,
+        reason="batch 1 (web_0) needs the approval of a person: labctl upgrade approve web",
+    )
+    assert record(approving(2), ask, T0).upgrade.approval_asked_at == T0
+
+
+def test_the_hold_tells_what_waits_for_whom_and_until_when():
+    (hold,) = plan(asked(), T0).holds
+    assert hold.until == T0 + HOUR
+    assert hold.reason == (
+        "batch 1 (web_0) waits for the approval of a person until 2026-01-01 13:00 UTC and is "
+        "rejected then: labctl upgrade approve web, or labctl upgrade reject web"
+    )
+
+
+def test_an_approved_batch_begins_and_the_next_is_asked_for_anew():
+    scale_set = change(asked(before=ApprovalScope.EACH_BATCH), approved_batch=1)
+    (begin,) = plan(scale_set, T0).decisions
+    begun = record(scale_set, begin, T0)
+    assert begun.upgrade.approval_asked_at is None
+    between = replace(
+        scale_set,
+        upgrade=replace(begun.upgrade, batch_ended_at=T0, members=begun.upgrade.members[1:]),
+    )
+    (ask,) = plan(between, T0).decisions
+    assert isinstance(ask, AskApproval)
+    assert ask.batch == 2
+
+
+def test_silence_rejects_at_the_end_of_the_time_and_not_before():
+    assert plan(asked(), T0 + HOUR - timedelta(seconds=1)).holds
+    (ended,) = plan(asked(), T0 + HOUR).decisions
+    assert (ended.code, ended.reason) == (
+        UpgradeCode.CANCELLED,
+        "batch 1 was not approved within 1h, 2 not upgraded",
+    )
+
+
+def test_silence_rejects_outside_of_a_window_too():
+    scale_set = in_windows(2, AT_ONE, approval=ApprovalPolicy())
+    scale_set = upgrading(scale_set, approval_asked_at=T0 - HOUR)
+    assert isinstance(plan(scale_set, T0).decisions[0], EndUpgrade)
+
+
+def test_silence_is_consent_where_the_policy_says_so():
+    scale_set = asked(on_timeout=ApprovalDefault.APPROVE)
+    (hold,) = plan(scale_set, T0).holds
+    assert "and begins then" in hold.reason
+    assert isinstance(plan(scale_set, T0 + HOUR).decisions[0], BeginBatch)
+
+
+def test_nobody_has_to_answer_in_a_pause():
+    (hold,) = plan(change(asked(), paused_at=T0), T0 + 5 * HOUR).holds
+    assert "paused by its user" in hold.reason
+
+
+def test_nothing_is_asked_before_a_window_opens():
+    scale_set = upgrading(in_windows(2, AT_ONE, approval=ApprovalPolicy()))
+    (hold,) = plan(scale_set, T0).holds
+    assert "maintenance window" in hold.reason
+    assert isinstance(plan(scale_set, T0 + HOUR).decisions[0], AskApproval)
+
+
+def test_limits_are_judged_before_an_approval_is_asked_for():
+    ill = Health(state=HealthState.UNHEALTHY, since=T0 - HOUR, detail="HTTP 503")
+    scale_set = asked()
+    sick = replace(scale_set, instances=tuple(make_instance(n, health=ill) for n in range(2)))
+    (ended,) = plan(sick, T0).decisions
+    assert ended.code is UpgradeCode.FAULTED
+
+
+def test_a_rejection_ends_the_upgrade_with_its_reason():
+    scale_set = change(asked(), cancel_asked_at=T0, cancel_reason="batch 1 was rejected: freeze")
+    (ended,) = plan(scale_set, T0).decisions
+    assert ended.reason == "batch 1 was rejected: freeze, 2 not upgraded"
+    assert record(scale_set, ended, T0).upgrade.end_reason == ended.reason
+
+
+def test_a_preview_takes_approvals_for_granted_and_names_them():
+    scale_set = replace(approving(2, before=ApprovalScope.EACH_BATCH), upgrade=None)
+    values = {"target_version": NEW, "target_digest": digest(NEW), "now": T0}
+    found = preview(scale_set, **values)
+    assert [batch.needs_approval for batch in found.batches] == [True, True]
+    found = preview(replace(approving(2), upgrade=None), **values)
+    assert [batch.needs_approval for batch in found.batches] == [True, False]

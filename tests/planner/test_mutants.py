@@ -386,6 +386,13 @@ MUTANTS = [
     ("window", "automatic.py", "    if closed is not None:", "    if False:"),
     ("window", "rollout.py", "    if closed is not None:", "    if False:"),
     ("window", "rollout.py", "find_closed_window(scale_set, now) if outdated else None", "None"),
+    # approvals
+    ("approval", "approval.py", "upgrade.approved_batch >= number", "upgrade.approved_batch"),
+    ("approval", "approval.py", "is_needed = number == 1 or ", "is_needed = "),
+    ("approval", "approval.py", "or now < asked_at + approval.timeout:", "or False:"),
+    ("approval", "approval.py", "    if upgrade.approval_asked_at is None:", "    if False:"),
+    ("approval", "approval.py", " or upgrade.paused_at is not None:", ":"),
+    ("approval", "upgrade.py", "begin if wait is None else wait", "begin"),
     # when a model is rolled out by itself
     (
         "rollout",
@@ -564,5 +571,6 @@ def test_each_main_rule_has_at_least_three_mutants():
         "repair suspend",
         "user pause",
         "window",
+        "approval",
     ):
         assert rules.count(rule) >= 3, rule
