@@ -34,10 +34,23 @@ class ApprovalPolicy(Strict):
     on_timeout: Annotated[ApprovalDefault, Field(strict=False)] = ApprovalDefault.REJECT
 
 
+class CanaryPolicy(Strict):
+    """A small first batch that is watched for a while."""
+
+    instances: int = Field(default=1, ge=1, le=1000)
+    bake_time: Duration = Field(
+        default=timedelta(minutes=10),
+        ge=timedelta(0),
+        le=timedelta(days=7),
+        description="How long they must stay healthy before the next batch begins",
+    )
+
+
 class UpgradeControl(Strict):
     """What an upgrade takes over from the spec when it starts."""
 
     approval: ApprovalPolicy | None = None
+    canary: CanaryPolicy | None = None
 
 
 NO_CONTROL = UpgradeControl()

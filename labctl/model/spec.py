@@ -16,7 +16,7 @@ from pydantic import (
 
 from labctl.model import extension_rules
 from labctl.model import spec_rules as rules
-from labctl.model.control import ApprovalPolicy, UpgradeControl
+from labctl.model.control import ApprovalPolicy, CanaryPolicy, UpgradeControl
 from labctl.model.quantity import Duration, Size, format_duration
 from labctl.model.strict import Strict
 from labctl.model.window import MaintenanceWindow
@@ -333,11 +333,14 @@ class UpgradePolicy(Strict):
     approval: ApprovalPolicy | None = Field(
         default=None, description="A person says yes before batches begin"
     )
+    canary: CanaryPolicy | None = Field(
+        default=None, description="A small first batch that is watched for a while"
+    )
 
     @property
     def control(self) -> UpgradeControl:
         """What an upgrade takes over when it starts, beside its limits."""
-        return UpgradeControl(approval=self.approval)
+        return UpgradeControl(approval=self.approval, canary=self.canary)
 
 
 class ScaleInRule(StrEnum):

@@ -26,7 +26,14 @@ from labctl.model.upgrade import (
     UpgradeErrorCode,
 )
 from labctl.planner.approval import await_approval, find_silence
-from labctl.planner.batch import Choice, choose_batch, count_batches, limit_batch, name_phase
+from labctl.planner.batch import (
+    Choice,
+    choose_batch,
+    count_batches,
+    limit_batch,
+    limit_next_batch,
+    name_phase,
+)
 from labctl.planner.gates import find_gate
 from labctl.planner.health import (
     find_failure,
@@ -201,7 +208,7 @@ def _plan_between_batches(
     silence = find_silence(upgrade, now)
     if silence is not None:
         return _end(upgrade, UpgradeCode.CANCELLED, f"{silence}, {len(pending)} not upgraded")
-    gate = find_gate(scale_set, upgrade, now)
+    gate = find_gate(scale_set, upgrade, situations, now)
     if gate is not None:
         return Plan(holds=(gate,))
     return _plan_next_batch(scale_set, upgrade, situations, now)
@@ -243,15 +250,16 @@ def _begin(upgrade: Upgrade, situations: Sequence[Situation], choice: Choice) ->
         for m in upgrade.members
         if m.state is MemberState.PENDING and m.instance not in settled and not m.skips_upgrade
     ]
-    limit = limit_batch(sum(s.is_counted for s in situations), upgrade.policy)
-    total = number + count_batches(later, limit)
+    counted = sum(s.is_counted for s in situations)
+    total = number + count_batches(later, limit_batch(counted, upgrade.policy))
+    canary = "canary, " if upgrade.control.canary is not None and number == 1 else ""
     phase = name_phase(upgrade, batch[0].member)
     return BeginBatch(
         upgrade=upgrade.id,
         batch=number,
         instances=tuple(s.instance.name for s in batch),
         reason=f"batch {number} of {total} to {upgrade.target}{phase}: "
-        f"at most {limit} of {sum(s.is_counted for s in situations)} at once",
+        f"{canary}at most {limit_next_batch(counted, upgrade)} of {counted} at once",
     )
 
 

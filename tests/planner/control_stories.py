@@ -5,11 +5,21 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from labctl.model.control import ApprovalDefault, ApprovalPolicy, ApprovalScope
+from labctl.model.control import ApprovalDefault, ApprovalPolicy, ApprovalScope, CanaryPolicy
 from labctl.model.plan import ScaleSet
 from labctl.model.spec import CustomData, RollingUpgradePolicy, UpgradeMode, UpgradePolicy
 from labctl.model.window import UTC_CLOCK, MaintenanceWindow, Shift, ZoneClock
-from tests.planner.happenings import apply_model, approve, cancel, fall_ill, pause, reject, resume
+from tests.planner.happenings import (
+    apply_model,
+    approve,
+    cancel,
+    fall_ill,
+    pause,
+    recover,
+    reject,
+    restart,
+    resume,
+)
 from tests.planner.world import (
     PlanFunction,
     World,
@@ -113,6 +123,33 @@ def silence_is_consent(plan: PlanFunction) -> World:
     return World(scale_set=scale_set, plan=plan)
 
 
+def baking(count: int, plan: PlanFunction, **changes: Any) -> World:
+    """An upgrade whose first batch is a canary of one, for ten minutes; half may fail."""
+    limits = RollingUpgradePolicy(max_batch_instance_percent=50, **changes)
+    policy = UpgradePolicy(canary=CanaryPolicy(), rolling_upgrade_policy=limits)
+    scale_set = make_set(count, spec=make_spec(count, upgrade_policy=policy))
+    return World(scale_set=upgrading(scale_set), plan=plan)
+
+
+def canary_bakes_before_the_others(plan: PlanFunction) -> World:
+    return baking(7, plan)
+
+
+def canary_falls_ill_while_it_bakes(plan: PlanFunction) -> World:
+    world = baking(7, plan)
+    world.at(300, "web_0 falls ill", fall_ill("web_0"))
+    return world
+
+
+def tolerated_canary_bakes_anew(plan: PlanFunction) -> World:
+    """The limits would let it go on; the canary has to prove itself from its recovery on."""
+    world = baking(6, plan, max_unhealthy_upgraded_instance_percent=100)
+    world.at(300, "web_0 falls ill", fall_ill("web_0"))
+    world.at(400, "the user restarts web_0, which helps", restart("web_0"))
+    world.at(400, "web_0 recovers", recover("web_0"))
+    return world
+
+
 CONTROL_STORIES: tuple[Callable[[PlanFunction], World], ...] = (
     user_pauses_and_resumes,
     paused_upgrade_is_cancelled,
@@ -124,4 +161,7 @@ CONTROL_STORIES: tuple[Callable[[PlanFunction], World], ...] = (
     first_batch_is_approved_for_all,
     nobody_approves,
     silence_is_consent,
+    canary_bakes_before_the_others,
+    canary_falls_ill_while_it_bakes,
+    tolerated_canary_bakes_anew,
 )

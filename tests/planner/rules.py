@@ -143,6 +143,7 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
     assert upgrade.paused_at is None, "a batch begins in a pause"
     _check_window(scale_set, now)
     _check_approval(upgrade, batch, now)
+    _check_canary(scale_set, batch, now)
     _check_phase(scale_set, upgrade, taken)
     if upgrade.batch_ended_at is not None:
         assert now >= upgrade.batch_ended_at + policy.pause_time_between_batches
@@ -169,6 +170,26 @@ def _check_approval(upgrade: Upgrade, batch: BeginBatch, now: datetime) -> None:
     is_silent = upgrade.approval_asked_at and now >= upgrade.approval_asked_at + policy.timeout
     is_consent = is_silent and policy.on_timeout is ApprovalDefault.APPROVE
     assert upgrade.approved_batch == batch.batch or is_consent, "a batch begins unapproved"
+
+
+def _check_canary(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
+    upgrade = scale_set.upgrade
+    assert upgrade is not None
+    canary = upgrade.control.canary
+    if canary is None:
+        return
+    if batch.batch == 1:
+        assert len(batch.instances) <= canary.instances, "more canaries than asked for"
+    if batch.batch == 2:
+        for member in upgrade.members:
+            if member.state is not MemberState.SUCCEEDED or not member.healthy_at:
+                continue
+            instance = next((i for i in scale_set.instances if i.name == member.instance), None)
+            if instance is None or instance.wanted is not Wanted.RUNNING:
+                continue
+            assert _serves(scale_set, instance), "goes on beside an ill canary"
+            since = max(member.healthy_at, instance.health.since or member.healthy_at)
+            assert now - since >= canary.bake_time, "a canary had not baked long enough"
 
 
 def _check_window(scale_set: ScaleSet, now: datetime) -> None:

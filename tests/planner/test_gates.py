@@ -3,12 +3,20 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from labctl.model.control import ApprovalDefault, ApprovalPolicy, ApprovalScope
-from labctl.model.instance import Health, HealthState
+import pytest
+
+from labctl.model.control import ApprovalDefault, ApprovalPolicy, ApprovalScope, CanaryPolicy
+from labctl.model.instance import DomainFacts, Health, HealthState, Power, Wanted
 from labctl.model.plan import AskApproval, BeginBatch, EndUpgrade, Hold
 from labctl.model.plan import Rollout as RolloutWish
-from labctl.model.spec import AutomaticOsUpgradePolicy, ImageReference, UpgradeMode
-from labctl.model.upgrade import StartedBy, UpgradeCode, UpgradePurpose
+from labctl.model.spec import (
+    AutomaticOsUpgradePolicy,
+    ImageReference,
+    RollingUpgradePolicy,
+    UpgradeMode,
+    UpgradePolicy,
+)
+from labctl.model.upgrade import MemberState, StartedBy, UpgradeCode, UpgradePurpose
 from labctl.model.window import MaintenanceWindow
 from labctl.planner import (
     Offer,
@@ -22,7 +30,16 @@ from labctl.planner import (
 )
 from labctl.planner.foresight import record
 from tests.planner.control_stories import approving, in_windows
-from tests.planner.world import NEW, T0, digest, make_instance, make_set, upgrading
+from tests.planner.world import (
+    NEW,
+    T0,
+    digest,
+    make_generation,
+    make_instance,
+    make_set,
+    make_spec,
+    upgrading,
+)
 
 HOUR = timedelta(hours=1)
 
@@ -273,3 +290,80 @@ def test_a_preview_takes_approvals_for_granted_and_names_them():
     assert [batch.needs_approval for batch in found.batches] == [True, True]
     found = preview(replace(approving(2), upgrade=None), **values)
     assert [batch.needs_approval for batch in found.batches] == [True, False]
+
+
+# --- canaries -------------------------------------------------------------------------------------
+
+
+def baking(count=8, instances=2, **changes):
+    limits = RollingUpgradePolicy(max_batch_instance_percent=50)
+    canary = CanaryPolicy(instances=instances, bake_time=HOUR)
+    policy = UpgradePolicy(canary=canary, rolling_upgrade_policy=limits)
+    return upgrading(make_set(count, spec=make_spec(count, upgrade_policy=policy)), **changes)
+
+
+def baked(since=T0, **changes):
+    """web_0 is the canary, upgraded at T0; the other may be taken at any time."""
+    scale_set = baking(batches=1, batch_ended_at=T0)
+    upgraded = make_instance(
+        0,
+        generation=2,
+        generations=(make_generation(2, version=NEW),),
+        domain=DomainFacts(generation=2, power=Power.RUNNING),
+        health=Health(state=HealthState.HEALTHY, since=since),
+        **changes,
+    )
+    done = replace(scale_set.upgrade.members[0], state=MemberState.SUCCEEDED, batch=1)
+    members = (done, *scale_set.upgrade.members[1:])
+    changed = replace(scale_set, instances=(upgraded, *scale_set.instances[1:]))
+    return replace(changed, upgrade=replace(scale_set.upgrade, members=members))
+
+
+@pytest.mark.parametrize(("instances", "taken"), [(1, 1), (2, 2), (4, 4), (1000, 4)])
+def test_the_first_batch_has_as_many_as_the_canary_and_the_limit_allow(instances, taken):
+    (begin,) = plan(baking(instances=instances), T0).decisions
+    assert len(begin.instances) == taken
+    assert f"canary, at most {taken} of 8 at once" in begin.reason
+
+
+def test_later_batches_have_their_usual_size():
+    (begin,) = plan(baked(), T0 + HOUR).decisions
+    assert begin.instances == ("web_1", "web_2", "web_3", "web_4")
+    assert "canary" not in begin.reason
+
+
+def test_the_next_batch_waits_for_the_whole_bake_time():
+    (hold,) = plan(baked(), T0 + HOUR / 2).holds
+    assert hold.reason == "bake time of the canary (web_0), 1800 s left"
+    assert hold.until == T0 + HOUR
+    assert isinstance(plan(baked(), T0 + HOUR).decisions[0], BeginBatch)
+
+
+def test_the_bake_time_counts_from_the_last_recovery():
+    (hold,) = plan(baked(since=T0 + HOUR / 4), T0 + HOUR).holds
+    assert hold.until == T0 + HOUR * 5 / 4
+
+
+def test_a_canary_that_its_user_stopped_proves_nothing_any_more():
+    stopped = baked(since=T0 + 3 * HOUR, wanted=Wanted.STOPPED)
+    begins = [d for d in plan(stopped, T0 + HOUR).decisions if isinstance(d, BeginBatch)]
+    assert begins
+
+
+def test_a_set_of_one_needs_no_bake_time():
+    scale_set = baked()
+    alone = replace(
+        scale_set,
+        instances=scale_set.instances[:1],
+        spec=scale_set.spec.model_copy(update={"capacity": 1}),
+        upgrade=replace(scale_set.upgrade, members=scale_set.upgrade.members[:1]),
+    )
+    (ended,) = plan(alone, T0).decisions
+    assert ended.code is UpgradeCode.COMPLETED
+
+
+def test_a_preview_tells_canary_and_bake_time():
+    values = {"target_version": NEW, "target_digest": digest(NEW), "now": T0}
+    found = preview(replace(baking(), upgrade=None), **values)
+    assert [len(batch.instances) for batch in found.batches] == [2, 4, 2]
+    assert [batch.after_pause for batch in found.batches] == [timedelta(0), HOUR, timedelta(0)]

@@ -393,6 +393,13 @@ MUTANTS = [
     ("approval", "approval.py", "    if upgrade.approval_asked_at is None:", "    if False:"),
     ("approval", "approval.py", " or upgrade.paused_at is not None:", ":"),
     ("approval", "upgrade.py", "begin if wait is None else wait", "begin"),
+    # canaries
+    ("canary", "batch.py", "min(limit, canary.instances)", "limit"),
+    ("canary", "batch.py", "canary is None or upgrade.batches else", "canary is None else"),
+    ("canary", "gates.py", "    if ill:\n", "    if False:\n"),
+    ("canary", "gates.py", "or upgrade.batches != 1 or", "or upgrade.batches == 1 or"),
+    ("canary", "gates.py", "*(each for each in since if each is not None)", ""),
+    ("canary", "gates.py", "    if now >= until:\n        return None\n    names", "    names"),
     # when a model is rolled out by itself
     (
         "rollout",
@@ -572,5 +579,6 @@ def test_each_main_rule_has_at_least_three_mutants():
         "user pause",
         "window",
         "approval",
+        "canary",
     ):
         assert rules.count(rule) >= 3, rule
