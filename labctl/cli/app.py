@@ -25,6 +25,7 @@ _Command = TyperCommand | TyperGroup
 _SCALE_SET = "labctl.cli.scaleset"
 _INSTANCE = "labctl.cli.instance"
 _UPGRADE = "labctl.cli.upgrade"
+_CONTROL = "labctl.cli.upgrade_control"
 _IMAGE = "labctl.cli.image"
 _OFFER = "labctl.cli.offer"
 _ROLLOUT = "labctl.cli.rollout"
@@ -92,6 +93,10 @@ TREE: Mapping[str, Leaf | Branch] = {
             "status": _leaf(_UPGRADE, "status", "Show the latest upgrade"),
             "watch": _leaf(_UPGRADE, "watch", "Follow a running upgrade to its end"),
             "cancel": _leaf(_UPGRADE, "cancel", "Stop after the present batch"),
+            "pause": _leaf(_CONTROL, "pause", "Begin no further batch for now"),
+            "resume": _leaf(_CONTROL, "resume", "Let a paused upgrade go on"),
+            "approve": _leaf(_CONTROL, "approve", "Let the batch begin that waits for approval"),
+            "reject": _leaf(_CONTROL, "reject", "End the upgrade that waits for approval"),
             "history": _leaf(_UPGRADE, "history", "List past upgrades"),
             "show": _leaf(_UPGRADE, "show", "Show one upgrade with the evidence of failures"),
         },

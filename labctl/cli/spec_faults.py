@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from labctl.model.quantity import format_duration, format_size
 from labctl.model.spec import DISK_NAME_PATTERN, NAME_PATTERN, ScaleSetSpec
 from labctl.model.spec_rules import RuleError
+from labctl.model.window import START_PATTERN, ZONE_PATTERN
 from labctl.model.yaml_text import Document, Position, Step, Value
 
 Steps = tuple[Step, ...]
@@ -23,6 +24,8 @@ _PATTERNS = {
     "and '-', not end with '-', and have at most 12 characters",
     r"^(latest|\d+\.\d+\.\d+)$": "must be 'latest' or Major.Minor.Patch, such as 1.4.0",
     r"^/[A-Za-z0-9._/-]+$": "must be an absolute path of letters, digits and . _ - /",
+    START_PATTERN: 'must be a time of the day, from "00:00" to "23:59"',
+    ZONE_PATTERN: "must be a time zone of the IANA database, such as Europe/Berlin",
     r"^[ -~]+$": "must be printable ASCII text on one line",
     r"^[0-9a-f]{64}$": "must be a SHA-256 checksum: 64 digits 0-9 and a-f",
     r"^/[!-~]*$": "must begin with '/' and have no blanks",

@@ -56,9 +56,23 @@ def parse_spec(text: str, *, source: str, base: Path) -> ScaleSetSpec:
     except ValidationError as error:
         faults += explain(error, document, resolver.moved)
         raise invalid(source, faults, hint=_HINT) from error
+    faults += _find_unknown_zones(spec, document)
     if faults:
         raise invalid(source, faults, hint=_HINT)
     return spec
+
+
+def _find_unknown_zones(spec: ScaleSetSpec, document: Document) -> list[tuple[Position, str]]:
+    """Time zones are looked up here, since the model reads no files."""
+    if not spec.upgrade_policy.maintenance_windows:
+        return []
+    from labctl.controller.zones import find_zone_faults
+
+    faults = []
+    for place, fault in find_zone_faults(spec.upgrade_policy.maintenance_windows):
+        at: Steps = ("upgradePolicy", "maintenanceWindows", place, "timeZone")
+        faults.append((document.mark_of(at), f"{label_of(at)}: {fault}"))
+    return faults
 
 
 class _Resolver:

@@ -20,9 +20,13 @@ Version = Annotated[
     str | None,
     typer.Option("--version", metavar="VERSION", help="Default: what the spec's image names."),
 ]
+IgnoreWindow = Annotated[
+    bool,
+    typer.Option("--ignore-window", help="Do not wait for the spec's maintenance windows."),
+]
 
 
-def plan(name: Name, version: Version = None) -> None:
+def plan(name: Name, version: Version = None, ignore_window: IgnoreWindow = False) -> None:
     """Tell what `upgrade start` would do, batch by batch, and why. Changes nothing."""
     from labctl.cli.follow import opened_lab
     from labctl.cli.model import describe_needs, print_needs
@@ -45,6 +49,7 @@ def plan(name: Name, version: Version = None) -> None:
             target_version=str(target.image.version),
             target_digest=target.image.digest,
             now=now(),
+            ignores_windows=ignore_window,
         )
     absent = find_unreachable(view.spec, now=now(), settings=context.settings)
     document = {
@@ -62,6 +67,7 @@ def plan(name: Name, version: Version = None) -> None:
                 "instances": batch.instances,
                 "reason": batch.reason,
                 "afterPause": batch.after_pause,
+                "needsApproval": batch.needs_approval,
             }
             for batch in found.batches
         ],
@@ -84,6 +90,7 @@ def plan(name: Name, version: Version = None) -> None:
         print_needs(*needs)
     for batch in found.batches:
         pause = f", {format_span(batch.after_pause)} later" if batch.after_pause else ""
+        pause += ", once a person has approved it" if batch.needs_approval else ""
         print(f"  batch {batch.number}: {', '.join(batch.instances)}{pause}  ({batch.reason})")
     for who, reason in found.skipped:
         print(f"  not touched: {who}  ({reason})")
@@ -107,6 +114,7 @@ def start(
             "--rollback", help="Put the previous OS disk back where an instance does not recover."
         ),
     ] = False,
+    ignore_window: IgnoreWindow = False,
     timeout: Deadline = None,
     no_wait: NoWait = False,
 ) -> None:
@@ -117,6 +125,7 @@ def start(
     from labctl.cli.follow import last_event, opened_lab
     from labctl.controller.clock import now
     from labctl.controller.resources import require_for_upgrade
+    from labctl.controller.upgrade_control import ignore_windows
     from labctl.controller.upgrades import (
         NothingToUpgradeError,
         find_same_upgrade,
@@ -145,7 +154,10 @@ def start(
                     restores=rollback,
                     started_by=StartedBy.USER,
                     now=now(),
+                    ignores_windows=ignore_window,
                 )
+                if ignore_window:
+                    ignore_windows(connection, name, now=now())
         except NothingToUpgradeError as error:
             _say(context, None, error.brief)
             return
@@ -331,7 +343,7 @@ def _print_upgrade(context: Context, upgrade: "Upgrade") -> None:
         print_document(document, context.output)
         return
     members = document.pop("members")
-    print_document({**document, "policy": None}, context.output)
+    print_document({**document, "policy": None, "control": None}, context.output)
     print()
     columns = ["instance", "state", "batch", "from", "downtime", "message"]
     print_rows(members, columns, context.output)
@@ -339,12 +351,15 @@ def _print_upgrade(context: Context, upgrade: "Upgrade") -> None:
 
 def _as_document(upgrade: "Upgrade") -> dict[str, Any]:
     """The page's fields, and what the page leaves out."""
+    from labctl.cli.upgrade_control import describe_control
+
     return {
         **_as_history(upgrade),
         "id": upgrade.id,
         "scaleSet": upgrade.scale_set,
         "policy": upgrade.policy,
         "restores": upgrade.restores,
+        **describe_control(upgrade),
         "batches": upgrade.batches,
         "members": [
             {

@@ -128,6 +128,8 @@ def _describe_end(upgrade: Upgrade) -> Outcome:
     )
     if upgrade.error is not None:
         message += f"; {upgrade.error.message}"
+    elif upgrade.code is UpgradeCode.CANCELLED and upgrade.end_reason:
+        message += f"; {upgrade.end_reason}"
     return Outcome(
         succeeded=upgrade.error is None and failed == 0,
         message=message,

@@ -11,6 +11,7 @@ from labctl.controller.build import build_domain, probe_target
 from labctl.controller.clock import now as read_clock
 from labctl.controller.lab import Lab
 from labctl.controller.prober import Prober, Sample
+from labctl.controller.zones import load_clocks
 from labctl.drivers.host import read_host_facts
 from labctl.drivers.hypervisor import DomainEvent, LifecycleKind, ObservedDomain
 from labctl.errors import NotFoundError
@@ -118,7 +119,7 @@ class Observer:
         view = replace(view, instances=instances)
         view = self._ask_for_health(view, identities, now)
         view = self._note_progress(view, busy, now)
-        return replace(view, capacity=self._capacity(view))
+        return replace(view, capacity=self._capacity(view), clocks=load_clocks(view.spec, now))
 
     def observe_answered(self, patience: timedelta) -> ScaleSet | None:
         """The facts, once every settled instance has a verdict of now, or `patience` is over.

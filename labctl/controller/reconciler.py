@@ -209,6 +209,8 @@ class Reconciler:
         if self._moved_at is None:
             self._moved_at = now
             return
+        if view.upgrade is not None and view.upgrade.paused_at is not None:
+            return  # its user knows; it goes on when the user says so
         patience = view.spec.upgrade_policy.health_timeout + _STUCK_AFTER
         if now - self._moved_at > patience and not any(hold.until for hold in plan.holds):
             raise TimedOutError(

@@ -10,6 +10,7 @@ from labctl.controller.record_repair import record_repair
 from labctl.model.event import EventKind
 from labctl.model.instance import HealthState, Identity, Instance, Wanted
 from labctl.model.plan import (
+    AskApproval,
     BeginBatch,
     BeginRepair,
     CreateInstance,
@@ -76,6 +77,9 @@ def record(
             case RenewInstances():
                 save_rollout(connection, scale_set.name, None)
                 renew_instances(connection, scale_set, decision, now=now)
+            case AskApproval():
+                change_upgrade(connection, decision.upgrade, approval_asked_at=now)
+                _note(connection, scale_set, decision.reason, now=now, upgrade=decision.upgrade)
             case BeginBatch():
                 _begin_batch(connection, scale_set, decision, now=now)
             case MoveMember():
@@ -182,7 +186,13 @@ def _begin_batch(
     connection: Connection, scale_set: ScaleSet, decision: BeginBatch, *, now: datetime
 ) -> None:
     upgrade = _running(scale_set, decision.upgrade)
-    change_upgrade(connection, upgrade.id, batches=decision.batch, batch_ended_at=None)
+    change_upgrade(
+        connection,
+        upgrade.id,
+        batches=decision.batch,
+        batch_ended_at=None,
+        approval_asked_at=None,
+    )
     _note(connection, scale_set, decision.reason, now=now, upgrade=upgrade.id)
     for instance in scale_set.instances:
         if instance.name not in decision.instances:
@@ -289,6 +299,7 @@ def _start_upgrade(
         model_revision=decision.model_revision,
         purpose=UpgradePurpose.MODEL,
         policy=policy.rolling_upgrade_policy,
+        control=policy.control,
         health_timeout=policy.health_timeout,
         restores=False,
         members=make_members(scale_set),
@@ -349,6 +360,7 @@ def _end_upgrade(
         upgrade.id,
         code=decision.code.value,
         ended_at=now,
+        end_reason=decision.reason,
         error_code=None if error is None else error.code.value,
         error_message=None if error is None else error.message,
     )

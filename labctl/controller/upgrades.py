@@ -73,6 +73,7 @@ def start_upgrade(
     restores: bool,
     started_by: StartedBy,
     now: datetime,
+    ignores_windows: bool = False,
 ) -> int:
     """Record a new upgrade of every instance; returns its id. `scale_set` is freshly observed.
 
@@ -122,8 +123,10 @@ def start_upgrade(
         target_digest=target.image.digest,
         model_revision=target.model_revision,
         policy=scale_set.spec.upgrade_policy.rolling_upgrade_policy,
+        control=scale_set.spec.upgrade_policy.control,
         health_timeout=scale_set.spec.upgrade_policy.health_timeout,
         restores=restores,
+        ignores_windows=ignores_windows,
         members=make_members(scale_set),
         now=now,
     )
@@ -136,7 +139,8 @@ def start_upgrade(
         kind=EventKind.REQUEST,
         message=f"upgrade {upgrade_id} to {target.image.name}{model} started by "
         f"{started_by.value}, "
-        f"{'restoring' if restores else 'not restoring'} disks of instances that do not recover",
+        f"{'restoring' if restores else 'not restoring'} disks of instances that do not recover"
+        + (", outside of maintenance windows, too" if ignores_windows else ""),
     )
     return upgrade_id
 

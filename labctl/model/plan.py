@@ -1,12 +1,13 @@
 """What the planner answers: decisions, actions and holds, each with its reason."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from labctl.model.instance import Health, Instance
 from labctl.model.repair import NEVER_SUSPENDED, Repair, RepairOutcome, RepairService
 from labctl.model.spec import RepairAction, ScaleSetSpec
 from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode, UpgradeError
+from labctl.model.window import Clocks
 
 # --- what the planner is asked -------------------------------------------------------------------
 
@@ -47,6 +48,7 @@ class ScaleSet:
     rollout: Rollout | None = None  # not begun yet; only in the modes Automatic and Rolling
     repairs: tuple[Repair, ...] = ()  # the open ones and the latest of the others
     repair_service: RepairService = NEVER_SUSPENDED
+    clocks: Clocks = field(default_factory=dict)  # of the time zones of its maintenance windows
 
 
 # --- decisions: recorded in one commit, before anything acts --------------------------------------
@@ -86,6 +88,15 @@ class RenewInstances:
     target_version: str
     target_digest: str
     model_revision: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskApproval:
+    """Ask a person whether the next batch may begin; the time for the answer runs from now."""
+
+    upgrade: int
+    batch: int
     reason: str
 
 
@@ -159,6 +170,7 @@ Decision = (
     | RemoveInstance
     | StartUpgrade
     | RenewInstances
+    | AskApproval
     | BeginBatch
     | MoveMember
     | EndBatch
@@ -301,6 +313,7 @@ class Plan:
 
 __all__ = [
     "Action",
+    "AskApproval",
     "AwaitReady",
     "BeginBatch",
     "BeginRepair",

@@ -6,8 +6,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     SerializationInfo,
@@ -15,11 +13,13 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
 
 from labctl.model import extension_rules
 from labctl.model import spec_rules as rules
+from labctl.model.control import ApprovalPolicy, CanaryPolicy, UpgradeControl
 from labctl.model.quantity import Duration, Size, format_duration
+from labctl.model.strict import Strict
+from labctl.model.window import MaintenanceWindow
 
 MIB = 2**20
 GIB = 2**30
@@ -28,21 +28,6 @@ DEFAULT_REGION = "local"
 
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
 DISK_NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,10}[a-z0-9])?$"  # a virtio serial holds 20 characters
-
-
-class Strict(BaseModel):
-    """Frozen; camelCase in YAML; unknown keys are errors."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-        serialize_by_alias=True,
-        hide_input_in_errors=True,  # an input may be a secret, and errors are logged
-    )
 
 
 def _require_whole_mebibytes(size: int) -> int:
@@ -339,6 +324,23 @@ class UpgradePolicy(Strict):
         le=timedelta(hours=2),
         description="How long an upgraded instance may take to become healthy",
     )
+    maintenance_windows: tuple[MaintenanceWindow, ...] = Field(
+        default=(),
+        max_length=100,
+        strict=False,
+        description="When batches may begin; none: always",
+    )
+    approval: ApprovalPolicy | None = Field(
+        default=None, description="A person says yes before batches begin"
+    )
+    canary: CanaryPolicy | None = Field(
+        default=None, description="A small first batch that is watched for a while"
+    )
+
+    @property
+    def control(self) -> UpgradeControl:
+        """What an upgrade takes over when it starts, beside its limits."""
+        return UpgradeControl(approval=self.approval, canary=self.canary)
 
 
 class ScaleInRule(StrEnum):

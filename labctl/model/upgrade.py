@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from labctl.model.control import NO_CONTROL, UpgradeControl
 from labctl.model.spec import RollingUpgradePolicy
 
 
@@ -119,7 +120,14 @@ class Upgrade:
     code: UpgradeCode = UpgradeCode.ROLLING_FORWARD
     started_at: datetime
     ended_at: datetime | None = None
+    control: UpgradeControl = NO_CONTROL
+    approval_asked_at: datetime | None = None  # for the next batch
+    approved_batch: int = 0  # the last one that a person has approved
     cancel_asked_at: datetime | None = None
+    cancel_reason: str = ""  # where its user gave one
+    end_reason: str = ""
+    ignores_windows: bool = False  # asked for by its user; others wait for maintenance windows
+    paused_at: datetime | None = None  # by its user; the present batch still finishes
     batch_ended_at: datetime | None = None  # the pause counts from here; None while a batch is open
     batches: int = 0  # batches begun
     members: tuple[Member, ...]

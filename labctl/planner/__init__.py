@@ -1,6 +1,7 @@
 """Decides what happens next. Pure: no input or output, no clock, no random numbers."""
 
 from labctl.planner.admission import Refusal, admit_upgrade, find_purpose
+from labctl.planner.approval import find_approval
 from labctl.planner.automatic import Offer, Rollout, Timing, decide_rollout
 from labctl.planner.explain import explain
 from labctl.planner.health import Verdict, judge_health
@@ -23,6 +24,7 @@ __all__ = [
     "admit_upgrade",
     "decide_rollout",
     "explain",
+    "find_approval",
     "find_impacts",
     "find_need",
     "find_outdated",

@@ -46,8 +46,10 @@ def admit_upgrade(
         running = scale_set.upgrade
         return Refusal(
             message=f"upgrade {running.id} to {running.target} has been running for "
-            f"{(now - running.started_at).total_seconds():.0f} s",
-            hint=f"watch it: labctl upgrade watch {name}; stop it: labctl upgrade cancel {name}",
+            f"{(now - running.started_at).total_seconds():.0f} s"
+            + (", and is paused by its user" if running.paused_at else ""),
+            hint=(f"go on: labctl upgrade resume {name}; " if running.paused_at else "")
+            + f"watch it: labctl upgrade watch {name}; stop it: labctl upgrade cancel {name}",
         )
     situations = [s for s in survey(scale_set) if s.is_counted]
     purpose = find_purpose(scale_set, target_digest)

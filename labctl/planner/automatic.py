@@ -10,6 +10,7 @@ from labctl.model.plan import Hold, ScaleSet
 from labctl.model.spec import ImageReference
 from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode
 from labctl.planner.admission import admit_upgrade
+from labctl.planner.gates import find_closed_window
 from labctl.planner.members import asks_to_be_skipped
 from labctl.planner.situation import Situation, survey
 
@@ -75,6 +76,9 @@ def decide_rollout(
     due = find_due(name, offer, enabled_at=enabled_at, timing=timing)
     if now < due:
         return Hold(subject=name, reason=f"{version} is rolled out at its time", until=due)
+    closed = find_closed_window(scale_set, now)
+    if closed is not None:
+        return Hold(subject=name, reason=f"{version} {closed.reason}", until=closed.until)
     refusal = admit_upgrade(scale_set, target_version=version, target_digest=offer.digest, now=now)
     if refusal is not None:
         code = f"{refusal.code}: " if refusal.code else ""

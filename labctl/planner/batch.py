@@ -30,6 +30,12 @@ def limit_batch(total: int, policy: RollingUpgradePolicy) -> int:
     return max(1, total * policy.max_batch_instance_percent // 100)
 
 
+def limit_next_batch(total: int, upgrade: Upgrade) -> int:
+    """The same for the next batch of an upgrade: the first one may be a canary."""
+    limit, canary = limit_batch(total, upgrade.policy), upgrade.control.canary
+    return limit if canary is None or upgrade.batches else min(limit, canary.instances)
+
+
 def choose_batch(situations: Sequence[Situation], upgrade: Upgrade) -> Choice:
     """Take pending instances of one phase, as long as no more than the allowed share is down.
 
@@ -42,7 +48,7 @@ def choose_batch(situations: Sequence[Situation], upgrade: Upgrade) -> Choice:
     # prioritizeUnhealthyInstances it is web_10, web_15, web_0 and web_1. Down are 4 either way.
     verdicts = {s.instance.name: judge(s) for s in situations}
     counted = [s for s in situations if s.is_counted]
-    limit = limit_batch(len(counted), upgrade.policy)
+    limit = limit_next_batch(len(counted), upgrade)
     down = {s.instance.name for s in counted if not verdicts[s.instance.name].is_healthy}
     batch: list[Situation] = []
     skipped: list[tuple[Situation, str]] = []

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from labctl.model.instance import Instance
 from labctl.model.plan import (
+    AskApproval,
     BeginBatch,
     CreateInstance,
     Decision,
@@ -51,8 +52,9 @@ def _describe_member(upgrade: Upgrade | None, situation: Situation) -> tuple[str
         return ()
     batch = f" in batch {member.batch}" if member.batch else ""
     message = f": {member.message}" if member.message else ""
+    paused = ", paused by its user" if upgrade.paused_at is not None else ""
     return (
-        f"upgrade {upgrade.id} to {upgrade.target} ({upgrade.code}): "
+        f"upgrade {upgrade.id} to {upgrade.target} ({upgrade.code}{paused}): "
         f"{member.state}{batch}{message}",
     )
 
@@ -93,6 +95,8 @@ def _find_named(decision: Decision) -> tuple[str, ...]:
         case BeginBatch() | RenewInstances():
             return decision.instances
         case CreateInstance() | StartUpgrade() | EndBatch() | EndUpgrade() | SuspendRepairs():
+            return ()
+        case AskApproval():
             return ()
         case _:
             return (decision.instance,)

@@ -21,6 +21,7 @@ from labctl.model.instance import (
 )
 from labctl.model.plan import (
     Action,
+    AskApproval,
     AwaitReady,
     BeginBatch,
     BeginRepair,
@@ -72,6 +73,8 @@ def record(scale_set: ScaleSet, decision: Decision, now: datetime) -> ScaleSet:
             return _start_upgrade(scale_set, decision, now)
         case RenewInstances():
             return _renew(scale_set, decision, now)
+        case AskApproval():
+            return _change_upgrade(scale_set, lambda u: replace(u, approval_asked_at=now))
         case BeginBatch():
             return _begin_batch(scale_set, decision, now)
         case MoveMember():
@@ -233,7 +236,8 @@ def _create(scale_set: ScaleSet, ordinal: int, now: datetime) -> ScaleSet:
 
 def _begin_batch(scale_set: ScaleSet, decision: BeginBatch, now: datetime) -> ScaleSet:
     changed = _change_upgrade(
-        scale_set, lambda u: replace(u, batches=decision.batch, batch_ended_at=None)
+        scale_set,
+        lambda u: replace(u, batches=decision.batch, batch_ended_at=None, approval_asked_at=None),
     )
     for name in decision.instances:
         changed = _admit(changed, name, decision.batch, now)
@@ -314,6 +318,7 @@ def _start_upgrade(scale_set: ScaleSet, decision: StartUpgrade, now: datetime) -
         model_revision=decision.model_revision,
         purpose=UpgradePurpose.MODEL,
         policy=policy.rolling_upgrade_policy,
+        control=policy.control,
         health_timeout=policy.health_timeout,
         restores=False,
         started_at=now,
@@ -380,7 +385,14 @@ def _restore(instance: Instance, upgrade: Upgrade | None) -> Instance:
 
 def _end_upgrade(scale_set: ScaleSet, decision: EndUpgrade, now: datetime) -> ScaleSet:
     ended = _change_upgrade(
-        scale_set, lambda u: replace(u, code=decision.code, ended_at=now, error=decision.error)
+        scale_set,
+        lambda u: replace(
+            u,
+            code=decision.code,
+            ended_at=now,
+            error=decision.error,
+            end_reason=decision.reason,
+        ),
     )
     upgrade = ended.upgrade
     if upgrade is None or decision.code is not UpgradeCode.COMPLETED:

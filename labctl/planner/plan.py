@@ -23,7 +23,7 @@ def plan(scale_set: ScaleSet, now: datetime) -> Plan:
     if scaling.decisions:
         return scaling
     situations = survey(scale_set)
-    rollout = plan_rollout(scale_set, situations)
+    rollout = plan_rollout(scale_set, situations, now)
     if rollout.decisions:
         return rollout
     upgrade = plan_upgrade(scale_set, situations, now)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from labctl.model.plan import (
+    AskApproval,
     BeginBatch,
     EndUpgrade,
     Hold,
@@ -29,7 +30,8 @@ class PreviewBatch:
     instances: tuple[str, ...]
     reason: str
     phase: int | None = None  # None: the last one, or there are none
-    after_pause: timedelta  # since the batch before it ended
+    needs_approval: bool = False  # taken for granted here
+    after_pause: timedelta  # since the batch before it ended, or the upgrade started
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,7 @@ def preview(
     target_digest: str,
     now: datetime,
     restores: bool = False,
+    ignores_windows: bool = False,
 ) -> Preview:
     """Ask `plan` again and again, with every action succeeding at once."""
     refusal = admit_upgrade(
@@ -67,8 +70,10 @@ def preview(
         model_revision=scale_set.model_revision,
         purpose=find_purpose(scale_set, target_digest),
         policy=policy.rolling_upgrade_policy,
+        control=policy.control,
         health_timeout=policy.health_timeout,
         restores=restores,
+        ignores_windows=ignores_windows,
         started_at=now,
         members=make_members(scale_set),
     )
@@ -95,6 +100,8 @@ def _walk(scale_set: ScaleSet, now: datetime) -> Preview:
                 case _:
                     pass
             scale_set = record(scale_set, decision, now)
+            if isinstance(decision, AskApproval):
+                scale_set = _approve(scale_set, decision.batch)
         for action in step.actions:
             scale_set = succeed(scale_set, action, now)
         if not (step.decisions or step.actions):
@@ -104,13 +111,21 @@ def _walk(scale_set: ScaleSet, now: datetime) -> Preview:
             now = min(later)
 
 
+def _approve(scale_set: ScaleSet, batch: int) -> ScaleSet:
+    upgrade = scale_set.upgrade
+    assert upgrade is not None  # noqa: S101 - it has just asked
+    return replace(scale_set, upgrade=replace(upgrade, approved_batch=batch))
+
+
 def _describe(scale_set: ScaleSet, decision: BeginBatch, now: datetime) -> PreviewBatch:
-    ended_at = scale_set.upgrade.batch_ended_at if scale_set.upgrade else None
-    members = scale_set.upgrade.members if scale_set.upgrade else ()
+    upgrade = scale_set.upgrade
+    before = (upgrade.batch_ended_at or upgrade.started_at) if upgrade else now
+    members = upgrade.members if upgrade else ()
     return PreviewBatch(
         number=decision.batch,
         instances=decision.instances,
         reason=decision.reason,
         phase=next((m.phase for m in members if m.instance in decision.instances), None),
-        after_pause=now - ended_at if ended_at else timedelta(0),
+        needs_approval=upgrade is not None and upgrade.approved_batch == decision.batch,
+        after_pause=now - before,
     )

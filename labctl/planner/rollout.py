@@ -1,10 +1,13 @@
 """When the instances get a changed model by themselves: upgrade modes Automatic and Rolling."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 
 from labctl.model.instance import Instance, Wanted
 from labctl.model.plan import Hold, Plan, RenewInstances, Rollout, ScaleSet, StartUpgrade
 from labctl.model.spec import UpgradeMode
+from labctl.planner.gates import find_closed_window
 from labctl.planner.situation import Situation, survey
 
 
@@ -38,7 +41,7 @@ def find_outdated(scale_set: ScaleSet, rollout: Rollout) -> tuple[Instance, ...]
     )
 
 
-def plan_rollout(scale_set: ScaleSet, situations: Sequence[Situation]) -> Plan:
+def plan_rollout(scale_set: ScaleSet, situations: Sequence[Situation], now: datetime) -> Plan:
     """Begin what the last `apply` asked for. A rollout that was begun is asked for no more.
 
     So a cancelled or faulted one stays as it is until the next `apply`, also of the same spec.
@@ -50,6 +53,10 @@ def plan_rollout(scale_set: ScaleSet, situations: Sequence[Situation]) -> Plan:
         reason = f"model {scale_set.model_revision} waits for the end of upgrade {running.id}"
         return Plan(holds=(Hold(subject=scale_set.name, reason=reason),))
     outdated = find_outdated(scale_set, rollout)
+    closed = find_closed_window(scale_set, now) if outdated else None
+    if closed is not None:
+        reason = f"model {scale_set.model_revision} {closed.reason}"
+        return Plan(holds=(replace(closed, reason=reason),))
     version = rollout.image_version or scale_set.image_version
     digest = rollout.image_digest or scale_set.image_digest
     revision = scale_set.model_revision

@@ -25,7 +25,16 @@ from labctl.model.upgrade import (
     UpgradeError,
     UpgradeErrorCode,
 )
-from labctl.planner.batch import Choice, choose_batch, count_batches, limit_batch, name_phase
+from labctl.planner.approval import await_approval, find_silence
+from labctl.planner.batch import (
+    Choice,
+    choose_batch,
+    count_batches,
+    limit_batch,
+    limit_next_batch,
+    name_phase,
+)
+from labctl.planner.gates import find_gate
 from labctl.planner.health import (
     find_failure,
     is_credential_refused,
@@ -190,22 +199,23 @@ def _plan_between_batches(
     if not pending:
         return _end(upgrade, UpgradeCode.COMPLETED, "no instance is left to upgrade")
     if upgrade.cancel_asked_at is not None:
-        return _end(upgrade, UpgradeCode.CANCELLED, f"cancelled, {len(pending)} not upgraded")
+        why = upgrade.cancel_reason or "cancelled"
+        return _end(upgrade, UpgradeCode.CANCELLED, f"{why}, {len(pending)} not upgraded")
     automatic = scale_set.spec.upgrade_policy.automatic_os_upgrade_policy
     if upgrade.started_by is StartedBy.PLATFORM and not automatic.enable_automatic_os_upgrade:
         reason = f"automatic OS upgrades were switched off, {len(pending)} not upgraded"
         return _end(upgrade, UpgradeCode.CANCELLED, reason)
-    if upgrade.batch_ended_at is not None:
-        until = upgrade.batch_ended_at + upgrade.policy.pause_time_between_batches
-        if now < until:
-            left = (until - now).total_seconds()
-            reason = f"pause before batch {upgrade.batches + 1}, {left:.0f} s left"
-            return Plan(holds=(Hold(subject=scale_set.name, reason=reason, until=until),))
-    return _plan_next_batch(scale_set, upgrade, situations)
+    silence = find_silence(upgrade, now)
+    if silence is not None:
+        return _end(upgrade, UpgradeCode.CANCELLED, f"{silence}, {len(pending)} not upgraded")
+    gate = find_gate(scale_set, upgrade, situations, now)
+    if gate is not None:
+        return Plan(holds=(gate,))
+    return _plan_next_batch(scale_set, upgrade, situations, now)
 
 
 def _plan_next_batch(
-    scale_set: ScaleSet, upgrade: Upgrade, situations: Sequence[Situation]
+    scale_set: ScaleSet, upgrade: Upgrade, situations: Sequence[Situation], now: datetime
 ) -> Plan:
     choice = choose_batch(situations, upgrade)
     skips = tuple(
@@ -224,7 +234,11 @@ def _plan_next_batch(
             else UpgradeErrorCode.UNHEALTHY_BEFORE
         )
         return _fault(upgrade, code, fault)
-    return Plan(decisions=(*skips, _begin(upgrade, situations, choice)))
+    begin = _begin(upgrade, situations, choice)
+    wait = await_approval(scale_set, upgrade, begin, now)
+    if isinstance(wait, Hold):
+        return Plan(decisions=skips, holds=(wait,))
+    return Plan(decisions=(*skips, begin if wait is None else wait))
 
 
 def _begin(upgrade: Upgrade, situations: Sequence[Situation], choice: Choice) -> BeginBatch:
@@ -236,15 +250,16 @@ def _begin(upgrade: Upgrade, situations: Sequence[Situation], choice: Choice) ->
         for m in upgrade.members
         if m.state is MemberState.PENDING and m.instance not in settled and not m.skips_upgrade
     ]
-    limit = limit_batch(sum(s.is_counted for s in situations), upgrade.policy)
-    total = number + count_batches(later, limit)
+    counted = sum(s.is_counted for s in situations)
+    total = number + count_batches(later, limit_batch(counted, upgrade.policy))
+    canary = "canary, " if upgrade.control.canary is not None and number == 1 else ""
     phase = name_phase(upgrade, batch[0].member)
     return BeginBatch(
         upgrade=upgrade.id,
         batch=number,
         instances=tuple(s.instance.name for s in batch),
         reason=f"batch {number} of {total} to {upgrade.target}{phase}: "
-        f"at most {limit} of {sum(s.is_counted for s in situations)} at once",
+        f"{canary}at most {limit_next_batch(counted, upgrade)} of {counted} at once",
     )
 
 

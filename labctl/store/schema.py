@@ -175,6 +175,13 @@ upgrade = Table(
     Column("error_code", String(80)),
     Column("error_message", Text),
     Column("purpose", String(16), nullable=False, server_default="OsImage"),
+    Column("paused_at", Moment),
+    Column("control", Text, nullable=False, default="{}", server_default="{}"),
+    Column("approval_asked_at", Moment),
+    Column("approved_batch", Integer, nullable=False, default=0, server_default="0"),
+    Column("cancel_reason", Text, nullable=False, default="", server_default=""),
+    Column("end_reason", Text, nullable=False, default="", server_default=""),
+    Column("ignores_windows", Boolean, nullable=False, default=False, server_default="0"),
 )
 
 member = Table(

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from labctl.errors import NotFoundError
+from labctl.model.control import NO_CONTROL, UpgradeControl
 from labctl.model.spec import RollingUpgradePolicy
 from labctl.model.upgrade import (
     Member,
@@ -36,6 +37,8 @@ def insert_upgrade(
     members: tuple[Member, ...],
     now: datetime,
     purpose: UpgradePurpose = UpgradePurpose.OS_IMAGE,
+    ignores_windows: bool = False,
+    control: UpgradeControl = NO_CONTROL,
 ) -> int:
     """Record a new upgrade with its members; returns its id."""
     result = connection.execute(
@@ -52,6 +55,8 @@ def insert_upgrade(
             started_at=now,
             batches=0,
             purpose=purpose.value,
+            ignores_windows=ignores_windows,
+            control=control.model_dump_json(),
         )
     )
     key = result.inserted_primary_key
@@ -156,7 +161,14 @@ def _read_upgrade(connection: Connection, row: Row[Any]) -> Upgrade:
         code=UpgradeCode(row.code),
         started_at=row.started_at,
         ended_at=row.ended_at,
+        control=UpgradeControl.model_validate_json(row.control),
+        approval_asked_at=row.approval_asked_at,
+        approved_batch=row.approved_batch,
         cancel_asked_at=row.cancel_asked_at,
+        cancel_reason=row.cancel_reason,
+        end_reason=row.end_reason,
+        paused_at=row.paused_at,
+        ignores_windows=row.ignores_windows,
         batch_ended_at=row.batch_ended_at,
         batches=row.batches,
         members=tuple(

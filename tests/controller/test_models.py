@@ -364,7 +364,7 @@ def test_an_apply_is_through_when_its_rollout_is(web):
     outcome = goal(view(web), Plan(), NOW)
     assert (outcome.succeeded, outcome.message) == (
         False,
-        "upgrade 1 Cancelled: 0 upgraded, 0 failed",
+        "upgrade 1 Cancelled: 0 upgraded, 0 failed; r",
     )
     # An older one is not this command's; the instances decide, and they are not up yet.
     assert model_in_force(find_newest, after=1)(view(web), Plan(), NOW) is None

@@ -36,6 +36,34 @@ def cancel(world: World) -> None:
         world.scale_set = replace(world.scale_set, upgrade=upgrade)
 
 
+def pause(world: World) -> None:
+    """`labctl upgrade pause`."""
+    _change_upgrade(world, paused_at=world.now)
+
+
+def resume(world: World) -> None:
+    """`labctl upgrade resume`."""
+    _change_upgrade(world, paused_at=None, approval_asked_at=None)
+
+
+def approve(world: World) -> None:
+    """`labctl upgrade approve`."""
+    upgrade = world.scale_set.upgrade
+    if upgrade is not None:
+        _change_upgrade(world, approved_batch=upgrade.batches + 1)
+
+
+def reject(world: World) -> None:
+    """`labctl upgrade reject`."""
+    _change_upgrade(world, cancel_asked_at=world.now, cancel_reason="batch 2 was rejected: no")
+
+
+def _change_upgrade(world: World, **changes: Any) -> None:
+    if world.scale_set.upgrade is not None:
+        upgrade = replace(world.scale_set.upgrade, **changes)
+        world.scale_set = replace(world.scale_set, upgrade=upgrade)
+
+
 def want(name: str, wanted: Wanted) -> Callable[[World], None]:
     return lambda world: world._change(name, lambda i: replace(i, wanted=wanted))
 

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from labctl.model.control import ApprovalDefault, ApprovalScope
 from labctl.model.instance import ExtensionFault, HealthState, Instance, Power, Wanted
 from labctl.model.plan import (
     AwaitReady,
@@ -20,6 +21,7 @@ from labctl.model.plan import (
 )
 from labctl.model.spec import UpgradeMode
 from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode, UpgradePurpose
+from labctl.model.window import find_openings
 from tests.planner.repair_rules import check_repairs
 
 
@@ -138,6 +140,10 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
         assert not (has_image and (has_model or not is_for_model)), "has what the upgrade brings"
     assert not any(state.is_moving for state in states.values()), "two batches at once"
     assert upgrade.cancel_asked_at is None, "a batch begins after the cancel"
+    assert upgrade.paused_at is None, "a batch begins in a pause"
+    _check_window(scale_set, now)
+    _check_approval(upgrade, batch, now)
+    _check_canary(scale_set, batch, now)
     _check_phase(scale_set, upgrade, taken)
     if upgrade.batch_ended_at is not None:
         assert now >= upgrade.batch_ended_at + policy.pause_time_between_batches
@@ -155,6 +161,45 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
         assert (len(failed) + len(now_ill)) / (len(failed) + len(upgraded)) <= worst, (
             "goes on although too many of the upgraded are unhealthy"
         )
+
+
+def _check_approval(upgrade: Upgrade, batch: BeginBatch, now: datetime) -> None:
+    policy = upgrade.control.approval
+    if policy is None or (batch.batch > 1 and policy.before is ApprovalScope.FIRST_BATCH):
+        return
+    is_silent = upgrade.approval_asked_at and now >= upgrade.approval_asked_at + policy.timeout
+    is_consent = is_silent and policy.on_timeout is ApprovalDefault.APPROVE
+    assert upgrade.approved_batch == batch.batch or is_consent, "a batch begins unapproved"
+
+
+def _check_canary(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
+    upgrade = scale_set.upgrade
+    assert upgrade is not None
+    canary = upgrade.control.canary
+    if canary is None:
+        return
+    if batch.batch == 1:
+        assert len(batch.instances) <= canary.instances, "more canaries than asked for"
+    if batch.batch == 2:
+        for member in upgrade.members:
+            if member.state is not MemberState.SUCCEEDED or not member.healthy_at:
+                continue
+            instance = next((i for i in scale_set.instances if i.name == member.instance), None)
+            if instance is None or instance.wanted is not Wanted.RUNNING:
+                continue
+            assert _serves(scale_set, instance), "goes on beside an ill canary"
+            since = max(member.healthy_at, instance.health.since or member.healthy_at)
+            assert now - since >= canary.bake_time, "a canary had not baked long enough"
+
+
+def _check_window(scale_set: ScaleSet, now: datetime) -> None:
+    """By the wall clock: with offsets that shift in summer, `now` is in a window of that day."""
+    windows = scale_set.spec.upgrade_policy.maintenance_windows
+    assert scale_set.upgrade is not None
+    if not windows or scale_set.upgrade.ignores_windows:
+        return
+    openings = find_openings(windows, scale_set.clocks, now)
+    assert any(o.begins <= now < o.ends for o in openings), "a batch begins outside of its window"
 
 
 def _check_phase(scale_set: ScaleSet, upgrade: Upgrade, taken: set[str]) -> None:

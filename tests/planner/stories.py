@@ -7,6 +7,7 @@ from datetime import timedelta
 from labctl.model.instance import Wanted
 from labctl.model.plan import HostCapacity
 from labctl.model.spec import CustomData, Extension, MachineSize, UpgradeMode
+from tests.planner.control_stories import CONTROL_STORIES
 from tests.planner.happenings import (
     apply_model,
     cancel,
@@ -348,6 +349,7 @@ STORIES: tuple[Story, ...] = (
     phases_by_custom_metrics,
     phase_waits_for_who_is_initializing,
     *REPAIR_STORIES,
+    *CONTROL_STORIES,
 )
 
 

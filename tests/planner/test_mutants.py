@@ -370,6 +370,36 @@ MUTANTS = [
         "verdict.is_healthy and not is_restart_due(situation)",
         "verdict.is_healthy",
     ),
+    # paused by its user
+    ("user pause", "gates.py", "    if upgrade.paused_at is None:\n", "    if True:\n"),
+    ("user pause", "gates.py", "        _find_user_pause(scale_set, upgrade)\n        or ", ""),
+    (
+        "user pause",
+        "upgrade.py",
+        "    if upgrade.cancel_asked_at is not None:\n",
+        "    if upgrade.cancel_asked_at is not None and upgrade.paused_at is None:\n",
+    ),
+    # maintenance windows
+    ("window", "gates.py", "if is_open(windows, scale_set.clocks, now):", "if True:"),
+    ("window", "gates.py", "None if upgrade.ignores_windows else", "None if False else"),
+    ("window", "gates.py", "reason=reason, until=until)\n", "reason=reason)\n"),
+    ("window", "automatic.py", "    if closed is not None:", "    if False:"),
+    ("window", "rollout.py", "    if closed is not None:", "    if False:"),
+    ("window", "rollout.py", "find_closed_window(scale_set, now) if outdated else None", "None"),
+    # approvals
+    ("approval", "approval.py", "upgrade.approved_batch >= number", "upgrade.approved_batch"),
+    ("approval", "approval.py", "is_needed = number == 1 or ", "is_needed = "),
+    ("approval", "approval.py", "or now < asked_at + approval.timeout:", "or False:"),
+    ("approval", "approval.py", "    if upgrade.approval_asked_at is None:", "    if False:"),
+    ("approval", "approval.py", " or upgrade.paused_at is not None:", ":"),
+    ("approval", "upgrade.py", "begin if wait is None else wait", "begin"),
+    # canaries
+    ("canary", "batch.py", "min(limit, canary.instances)", "limit"),
+    ("canary", "batch.py", "canary is None or upgrade.batches else", "canary is None else"),
+    ("canary", "gates.py", "    if ill:\n", "    if False:\n"),
+    ("canary", "gates.py", "or upgrade.batches != 1 or", "or upgrade.batches == 1 or"),
+    ("canary", "gates.py", "*(each for each in since if each is not None)", ""),
+    ("canary", "gates.py", "    if now >= until:\n        return None\n    names", "    names"),
     # when a model is rolled out by itself
     (
         "rollout",
@@ -546,5 +576,9 @@ def test_each_main_rule_has_at_least_three_mutants():
         "repair grace",
         "repair end",
         "repair suspend",
+        "user pause",
+        "window",
+        "approval",
+        "canary",
     ):
         assert rules.count(rule) >= 3, rule

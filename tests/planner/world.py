@@ -187,6 +187,7 @@ def make_upgrade(scale_set: ScaleSet, **changes: Any) -> Upgrade:
         "target_digest": digest(NEW),
         "model_revision": scale_set.model_revision,
         "policy": scale_set.spec.upgrade_policy.rolling_upgrade_policy,
+        "control": scale_set.spec.upgrade_policy.control,
         "health_timeout": scale_set.spec.upgrade_policy.health_timeout,
         "restores": True,
         "started_at": T0,
