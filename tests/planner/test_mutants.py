@@ -141,10 +141,15 @@ MUTANTS = [
     (
         "cancel",
         "upgrade.py",
-        "return _end(upgrade, UpgradeCode.CANCELLED, f",
-        "return _end(upgrade, UpgradeCode.COMPLETED, f",
+        'return _end(upgrade, UpgradeCode.CANCELLED, f"{why}',
+        'return _end(upgrade, UpgradeCode.COMPLETED, f"{why}',
     ),
-    ("cancel", "upgrade.py", "        if now < until:", "        if now <= until:"),
+    (
+        "cancel",
+        "gates.py",
+        '    if now >= until:\n        return None\n    reason = f"pause',
+        '    if now > until:\n        return None\n    reason = f"pause',
+    ),
     # boots
     (
         "boot",
@@ -382,7 +387,12 @@ MUTANTS = [
     # maintenance windows
     ("window", "gates.py", "if is_open(windows, scale_set.clocks, now):", "if True:"),
     ("window", "gates.py", "None if upgrade.ignores_windows else", "None if False else"),
-    ("window", "gates.py", "reason=reason, until=until)\n", "reason=reason)\n"),
+    (
+        "window",
+        "gates.py",
+        'UTC"\n    return Hold(subject=scale_set.name, reason=reason, until=until)',
+        'UTC"\n    return Hold(subject=scale_set.name, reason=reason)',
+    ),
     ("window", "automatic.py", "    if closed is not None:", "    if False:"),
     ("window", "rollout.py", "    if closed is not None:", "    if False:"),
     ("window", "rollout.py", "find_closed_window(scale_set, now) if outdated else None", "None"),
