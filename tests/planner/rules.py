@@ -151,13 +151,15 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
     assert not any(i.name in left and _has_refused_credential(i) for i in scale_set.instances), (
         "goes on although a credential was refused"
     )
-    ill = [i for i in counted if _is_ill(i)]
+    ill = [i for i in counted if _is_ill(scale_set, i)]
     assert len(ill) / len(counted) <= policy.max_unhealthy_instance_percent / 100 + 1e-9
     failed = [name for name, state in states.items() if state.has_failed]
     upgraded = [name for name, state in states.items() if state is MemberState.SUCCEEDED]
     worst = policy.max_unhealthy_upgraded_instance_percent / 100 + 1e-9
     if failed or upgraded:
-        now_ill = [n for n in upgraded if any(i.name == n and _is_ill(i) for i in counted)]
+        now_ill = [
+            n for n in upgraded if any(i.name == n and _is_ill(scale_set, i) for i in counted)
+        ]
         assert (len(failed) + len(now_ill)) / (len(failed) + len(upgraded)) <= worst, (
             "goes on although too many of the upgraded are unhealthy"
         )
@@ -276,12 +278,13 @@ def _serves(scale_set: ScaleSet, instance: Instance) -> bool:
     return is_through(scale_set, instance) and instance.health.state is HealthState.HEALTHY
 
 
-def _is_ill(instance: Instance) -> bool:
+def _is_ill(scale_set: ScaleSet, instance: Instance) -> bool:
     current = instance.current
     if instance.domain.power is Power.STOPPED:
         asked = instance.restart_asked_at
         return current.started_at is not None and (asked is None or asked <= current.started_at)
-    return instance.is_settled and instance.health.state is HealthState.UNHEALTHY
+    # Until its extensions are through, it is on its way, whatever its application says.
+    return is_through(scale_set, instance) and instance.health.state is HealthState.UNHEALTHY
 
 
 def is_restart_asked(instance: Instance) -> bool:

@@ -18,6 +18,7 @@ from tests.planner.world import (
     make_generation,
     make_instance,
     make_set,
+    make_spec,
     upgrading,
 )
 
@@ -140,3 +141,19 @@ def test_only_protected_ones_left_means_that_nothing_is_to_be_upgraded():
         "from scale set actions: web_0"
     )
     assert admit(make_set(2, instances=[protected, make_instance(1)])) is None
+
+
+def test_a_protected_one_with_an_older_model_is_no_reason_for_an_upgrade():
+    protected = make_instance(0, protect_from_scale_in=True, protect_from_scale_set_actions=True)
+    newest = make_generation(version=NEW, model_revision=2)
+    spec = make_spec(2)
+    changed = make_set(
+        2,
+        spec=spec,
+        models={1: spec, 2: spec},
+        model_revision=2,
+        instances=[protected, make_instance(1, generations=(newest,))],
+    )
+    refusal = admit(changed)
+    assert refusal is not None
+    assert refusal.is_done
