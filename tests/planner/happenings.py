@@ -198,5 +198,9 @@ def resume_repairs(world: World) -> None:
 
 
 def suspend_repairs(world: World) -> None:
-    service = RepairService(suspended_at=world.now, suspended_reason="asked for by a person")
+    service = replace(
+        world.scale_set.repair_service,  # keeps since when tries count, as the store does
+        suspended_at=world.now,
+        suspended_reason="asked for by a person",
+    )
     world.scale_set = replace(world.scale_set, repair_service=service)
