@@ -287,9 +287,10 @@ while [ ! -e "$dir/exit" ]; do
 done
 emit
 rm -rf "$settings" # of a runner that was killed, or of one that came too late
-[ ! -h "$dir/output" ] || rm -f "$memory/$key.output" "$memory/$key.end"
 read -r verdict <"$dir/exit"
-echo "labctl-extension $verdict resumed=$resumed" >&2
+# On a lost connection this ends the shell (SIGPIPE), so that the next one finds the output.
+echo "labctl-extension $verdict resumed=$resumed" >&2 || exit 1
+[ ! -h "$dir/output" ] || rm -f "$memory/$key.output" "$memory/$key.end"
 """
 
 

@@ -264,3 +264,9 @@ def test_the_way_back_of_a_moving_member_stays_while_the_upgrade_cannot_judge():
         "upgrade 7 waits: the hypervisor does not answer",
         "the hypervisor does not answer",
     ]
+
+
+def test_the_os_disk_in_use_stays_though_its_evidence_was_saved():
+    """It failed in an upgrade that restores nothing, and its user has mended it since."""
+    mended = make_generation(evidence_at=T0)
+    assert next_step(make_instance(0, generations=(mended,))) is None
