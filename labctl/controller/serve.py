@@ -70,7 +70,6 @@ class Daemon:
         self._follower = Follower(lab.settings, lab.database, watcher.note)
         self._keepers: dict[str, _Keeper] = {}
         self._told = 0  # the newest event that was told
-        self._heard = 0  # the newest event that was looked at for wishes
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; what is half done then is finished, or goes on next time.
@@ -88,7 +87,7 @@ class Daemon:
                 )
             save_timing(self._lab.database, self._timing)
             with self._lab.database.read() as connection:
-                self._told = self._heard = find_last_event_id(connection)
+                self._told = find_last_event_id(connection)
             with ExitStack() as stack:
                 stack.callback(self._follower.join)
                 stack.callback(self._stop_keepers)
