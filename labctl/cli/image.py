@@ -123,7 +123,7 @@ def import_(
     from labctl.controller.clock import now
     from labctl.controller.images import import_image
     from labctl.drivers.blobs import Format
-    from labctl.model.spec import NAME_PATTERN
+    from labctl.model.machine import NAME_PATTERN
 
     context = current_context()
     number = VersionNumber.parse(version)

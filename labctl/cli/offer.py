@@ -119,7 +119,7 @@ def _parse_date(text: str) -> datetime:
 def _check_regions(regions: list[str] | None) -> list[str]:
     import re
 
-    from labctl.model.spec import NAME_PATTERN
+    from labctl.model.machine import NAME_PATTERN
 
     for region in regions or []:
         if not re.fullmatch(NAME_PATTERN, region):

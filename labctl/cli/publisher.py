@@ -305,7 +305,7 @@ def _order(
 
 def require_name(definition: str | None) -> None:
     """Raises InvalidError for what cannot be the name of an image definition."""
-    from labctl.model.spec import NAME_PATTERN
+    from labctl.model.machine import NAME_PATTERN
 
     if definition is not None and not re.fullmatch(NAME_PATTERN, definition):
         raise InvalidError(

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from labctl.model.machine import DISK_NAME_PATTERN, NAME_PATTERN
 from labctl.model.quantity import format_duration, format_size
-from labctl.model.spec import DISK_NAME_PATTERN, NAME_PATTERN, ScaleSetSpec
+from labctl.model.spec import ScaleSetSpec
 from labctl.model.spec_rules import RuleError
 from labctl.model.window import START_PATTERN, ZONE_PATTERN
 from labctl.model.yaml_text import Document, Position, Step, Value

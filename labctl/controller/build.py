@@ -28,9 +28,10 @@ from labctl.guest.boot_script import (
     build_boot_script,
     build_vendor_data,
 )
+from labctl.model.health_source import ApplicationHealth, HealthProbe, Protocol
 from labctl.model.instance import Generation, Identity, Instance
 from labctl.model.plan import ScaleSet
-from labctl.model.spec import ApplicationHealth, HealthProbe, Protocol, ScaleSetSpec
+from labctl.model.spec import ScaleSetSpec
 from labctl.store.data_disks import DataDiskRow
 from labctl.store.gallery import find_os_type
 

@@ -17,7 +17,8 @@ from labctl.errors import RefusedError
 from labctl.model.event import EventKind
 from labctl.model.instance import Wanted
 from labctl.model.plan import HostCapacity
-from labctl.model.spec import ScaleSetSpec, UpgradeMode
+from labctl.model.spec import ScaleSetSpec
+from labctl.model.upgrade_policy import UpgradeMode
 from labctl.planner.impact import LIVE_FIELDS, Impact, Need, find_impacts
 from labctl.store.data_disks import load_data_disks
 from labctl.store.database import Database

@@ -30,7 +30,8 @@ from labctl.model.event import EventKind
 from labctl.model.extension_rules import FETCH_SETTINGS, walk_texts
 from labctl.model.instance import ExtensionFault, ExtensionRun, Instance, Rung
 from labctl.model.plan import RunExtension, ScaleSet
-from labctl.model.spec import Extension, ScaleSetSpec
+from labctl.model.setup import Extension
+from labctl.model.spec import ScaleSetSpec
 from labctl.planner.health import extension_time_left
 from labctl.planner.situation import survey
 from labctl.store.instances import load_identity, save_extension_run

@@ -12,8 +12,8 @@ from labctl.model.event import EventKind
 from labctl.model.image import ImageVersion
 from labctl.model.instance import Instance, Wanted
 from labctl.model.plan import HostCapacity, RenewInstances, Rollout, ScaleSet
-from labctl.model.spec import UpgradeMode
 from labctl.model.upgrade import UpgradePurpose
+from labctl.model.upgrade_policy import UpgradeMode
 from labctl.planner import find_outdated
 from labctl.planner.impact import Need
 from labctl.planner.renewal import choose_renewal

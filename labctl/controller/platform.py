@@ -10,8 +10,9 @@ from labctl.controller.resources import find_unreachable
 from labctl.controller.upgrades import Target, start_upgrade
 from labctl.errors import RefusedError
 from labctl.model.image import ImageVersion, find_latest
+from labctl.model.machine import ImageReference
 from labctl.model.plan import Hold, ScaleSet
-from labctl.model.spec import ImageReference, ScaleSetSpec
+from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade import StartedBy, Upgrade
 from labctl.planner import Offer, Rollout, Timing, decide_rollout
 from labctl.store.database import Database

@@ -7,9 +7,9 @@ from sqlalchemy import Connection
 
 from labctl.model.event import EventKind
 from labctl.model.instance import Instance, Wanted
+from labctl.model.instance_policy import RepairAction
 from labctl.model.plan import BeginRepair, EndRepair, ScaleSet, SuspendRepairs
 from labctl.model.repair import RepairOutcome
-from labctl.model.spec import RepairAction
 from labctl.store.events import add_event
 from labctl.store.instances import add_generation, change_instance
 from labctl.store.repairs import end_repair, insert_repair, save_suspension

@@ -24,7 +24,8 @@ from labctl.errors import LabError, RefusedError
 from labctl.model.credential import find_expiry
 from labctl.model.extension_rules import FETCH_SETTINGS, walk_texts
 from labctl.model.plan import ScaleSet
-from labctl.model.spec import Extension, ScaleSetSpec
+from labctl.model.setup import Extension
+from labctl.model.spec import ScaleSetSpec
 from labctl.settings import Settings
 
 _ASK = timedelta(seconds=5)

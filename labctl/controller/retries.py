@@ -4,7 +4,8 @@ from sqlalchemy import Connection
 
 from labctl.model.instance import Instance
 from labctl.model.plan import HostCapacity, ScaleSet
-from labctl.model.spec import Extension, ScaleSetSpec
+from labctl.model.setup import Extension
+from labctl.model.spec import ScaleSetSpec
 from labctl.planner.impact import LIVE_FIELDS
 from labctl.store.instances import (
     change_generation,

@@ -20,7 +20,7 @@ from pydantic.alias_generators import to_camel
 from labctl.drivers.command import CommandError, run
 from labctl.errors import HostError, InvalidError, LabError, NotFoundError
 from labctl.model.image import VersionNumber
-from labctl.model.spec import NAME_PATTERN
+from labctl.model.machine import NAME_PATTERN
 from labctl.model.yaml_text import parse_yaml
 from labctl.settings import Settings
 

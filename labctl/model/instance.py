@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from labctl.model.spec import Extension
+from labctl.model.setup import Extension
 
 
 class Wanted(StrEnum):

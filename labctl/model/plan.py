@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from labctl.model.instance import Health, Instance
+from labctl.model.instance_policy import RepairAction
 from labctl.model.repair import NEVER_SUSPENDED, Repair, RepairOutcome, RepairService
-from labctl.model.spec import RepairAction, ScaleSetSpec
+from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode, UpgradeError
 from labctl.model.window import Clocks
 

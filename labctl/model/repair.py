@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from labctl.model.spec import RepairAction
+from labctl.model.instance_policy import RepairAction
 
 
 class RepairOutcome(StrEnum):

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from labctl.model.control import NO_CONTROL, UpgradeControl
-from labctl.model.spec import RollingUpgradePolicy
+from labctl.model.upgrade_policy import RollingUpgradePolicy
 
 
 class UpgradeCode(StrEnum):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from labctl.model.image import VersionNumber
+from labctl.model.machine import ImageReference
 from labctl.model.plan import Hold, ScaleSet
-from labctl.model.spec import ImageReference
 from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode
 from labctl.planner.admission import admit_upgrade
 from labctl.planner.gates import find_closed_window

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labctl.model.instance import Generation
-from labctl.model.spec import RollingUpgradePolicy
 from labctl.model.upgrade import Member, MemberState, Upgrade, UpgradePurpose
+from labctl.model.upgrade_policy import RollingUpgradePolicy
 from labctl.planner.health import Verdict, is_initializing, is_on_its_way, judge
 from labctl.planner.situation import Situation
 

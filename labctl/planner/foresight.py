@@ -19,6 +19,7 @@ from labctl.model.instance import (
     Power,
     Wanted,
 )
+from labctl.model.instance_policy import RepairAction
 from labctl.model.plan import (
     Action,
     AskApproval,
@@ -47,7 +48,6 @@ from labctl.model.plan import (
     SuspendRepairs,
 )
 from labctl.model.repair import Repair
-from labctl.model.spec import RepairAction
 from labctl.model.upgrade import (
     Member,
     MemberState,

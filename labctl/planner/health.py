@@ -14,7 +14,7 @@ from labctl.model.instance import (
 )
 from labctl.model.plan import ScaleSet
 from labctl.model.quantity import format_duration
-from labctl.model.spec import Extension
+from labctl.model.setup import Extension
 from labctl.planner.situation import Situation, survey
 
 

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from labctl.model.spec import DataDisk, Extension, Health, HealthProbe, ScaleSetSpec
+from labctl.model.health_source import Health, HealthProbe
+from labctl.model.machine import DataDisk
+from labctl.model.setup import Extension
+from labctl.model.spec import ScaleSetSpec
 
 
 class Need(StrEnum):

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from labctl.model.spec import RollingUpgradePolicy
 from labctl.model.upgrade import MemberState, Upgrade
+from labctl.model.upgrade_policy import RollingUpgradePolicy
 from labctl.planner.health import is_credential_refused, judge
 from labctl.planner.situation import Situation
 

@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import assert_never
 
 from labctl.model.instance import Instance, Power, Wanted
+from labctl.model.instance_policy import RepairAction
 from labctl.model.plan import BeginRepair, Decision, EndRepair, Hold, Plan, ScaleSet, SuspendRepairs
 from labctl.model.repair import Repair, RepairOutcome
-from labctl.model.spec import RepairAction
 from labctl.planner.health import find_failure, judge
 from labctl.planner.situation import Situation
 

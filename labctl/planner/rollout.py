@@ -6,7 +6,7 @@ from datetime import datetime
 
 from labctl.model.instance import Instance, Wanted
 from labctl.model.plan import Hold, Plan, RenewInstances, Rollout, ScaleSet, StartUpgrade
-from labctl.model.spec import UpgradeMode
+from labctl.model.upgrade_policy import UpgradeMode
 from labctl.planner.gates import find_closed_window
 from labctl.planner.situation import Situation, survey
 

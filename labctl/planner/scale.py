@@ -3,8 +3,8 @@
 from typing import assert_never
 
 from labctl.model.instance import Instance, Wanted
+from labctl.model.instance_policy import ScaleInRule
 from labctl.model.plan import CreateInstance, Decision, Hold, Plan, RemoveInstance, ScaleSet
-from labctl.model.spec import ScaleInRule
 from labctl.planner.situation import has_served
 
 

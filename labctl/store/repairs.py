@@ -5,8 +5,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, select, update
 
+from labctl.model.instance_policy import RepairAction
 from labctl.model.repair import Repair, RepairOutcome
-from labctl.model.spec import RepairAction
 from labctl.store.schema import repair, scale_set
 
 # More than can count: 50 at once (5 % of 1000), three tries each, and the latest ten.

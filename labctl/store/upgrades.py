@@ -7,7 +7,6 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from labctl.errors import NotFoundError
 from labctl.model.control import NO_CONTROL, UpgradeControl
-from labctl.model.spec import RollingUpgradePolicy
 from labctl.model.upgrade import (
     Member,
     MemberState,
@@ -18,6 +17,7 @@ from labctl.model.upgrade import (
     UpgradeErrorCode,
     UpgradePurpose,
 )
+from labctl.model.upgrade_policy import RollingUpgradePolicy
 from labctl.store.schema import member, upgrade
 
 _RUNNING = tuple(code.value for code in UpgradeCode if not code.is_final)

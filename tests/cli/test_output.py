@@ -24,7 +24,7 @@ from labctl.cli.output import (
 )
 from labctl.model.image import VersionNumber
 from labctl.model.instance import Power
-from labctl.model.spec import ImageReference
+from labctl.model.machine import ImageReference
 
 NOON = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 ROWS = [

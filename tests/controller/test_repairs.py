@@ -12,6 +12,7 @@ from labctl.controller.protection import protect
 from labctl.controller.repair_service import resume, suspend
 from labctl.errors import RefusedError
 from labctl.model.instance import Health, HealthState, Wanted
+from labctl.model.instance_policy import AutomaticRepairsPolicy, RepairAction
 from labctl.model.plan import (
     BeginBatch,
     BeginRepair,
@@ -21,7 +22,6 @@ from labctl.model.plan import (
     SuspendRepairs,
 )
 from labctl.model.repair import RepairOutcome, RepairService, ServiceState
-from labctl.model.spec import AutomaticRepairsPolicy, RepairAction
 from labctl.planner import foresight
 from labctl.planner import plan as make_plan
 from labctl.store.events import load_events

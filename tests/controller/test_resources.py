@@ -15,7 +15,8 @@ from labctl.controller.resources import (
 )
 from labctl.drivers.resource import CredentialRefusedError
 from labctl.errors import RefusedError
-from labctl.model.spec import Extension, ScaleSetSpec
+from labctl.model.setup import Extension
+from labctl.model.spec import ScaleSetSpec
 from labctl.settings import Settings
 from tests.drivers.file_server import FileServer
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from labctl.controller import zones
 from labctl.controller.zones import find_zone_fault, find_zone_faults, load_clocks
-from labctl.model.spec import UpgradePolicy
+from labctl.model.upgrade_policy import UpgradePolicy
 from labctl.model.window import MaintenanceWindow, Shift
 from tests.planner.world import make_spec
 

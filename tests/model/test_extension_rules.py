@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from labctl.model.extension_rules import MASK, find_url_fault, walk_texts
-from labctl.model.spec import Extension
+from labctl.model.setup import Extension
 
 SUM = "a" * 64
 

@@ -3,21 +3,12 @@
 import pytest
 from pydantic import ValidationError
 
-from labctl.model.spec import (
-    ApplicationHealth,
-    AutomaticRepairsPolicy,
-    CustomData,
-    DataDisk,
-    Extension,
-    HealthProbe,
-    ImageReference,
-    Network,
-    Protocol,
-    ScaleInPolicy,
-    ScaleSetSpec,
-    UpgradeMode,
-    UpgradePolicy,
-)
+from labctl.model.health_source import ApplicationHealth, HealthProbe, Protocol
+from labctl.model.instance_policy import AutomaticRepairsPolicy, ScaleInPolicy
+from labctl.model.machine import DataDisk, ImageReference
+from labctl.model.setup import CustomData, Extension
+from labctl.model.spec import Network, ScaleSetSpec
+from labctl.model.upgrade_policy import UpgradeMode, UpgradePolicy
 
 
 def _spec(**fields):

@@ -7,7 +7,8 @@ from typing import Any
 
 from labctl.model.control import ApprovalDefault, ApprovalPolicy, ApprovalScope, CanaryPolicy
 from labctl.model.plan import ScaleSet
-from labctl.model.spec import CustomData, RollingUpgradePolicy, UpgradeMode, UpgradePolicy
+from labctl.model.setup import CustomData
+from labctl.model.upgrade_policy import RollingUpgradePolicy, UpgradeMode, UpgradePolicy
 from labctl.model.window import UTC_CLOCK, MaintenanceWindow, Shift, ZoneClock
 from tests.planner.happenings import (
     apply_model,

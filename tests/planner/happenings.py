@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from labctl.model.instance import Instance, Power, Rung, Wanted
+from labctl.model.instance_policy import RepairAction
 from labctl.model.plan import RenewInstances, Rollout, Start
 from labctl.model.repair import RepairService
-from labctl.model.spec import RepairAction, UpgradeMode
 from labctl.model.upgrade import UpgradePurpose
+from labctl.model.upgrade_policy import UpgradeMode
 from labctl.planner import find_outdated
 from labctl.planner.foresight import record
 from tests.planner.world import World, make_upgrade

@@ -7,9 +7,9 @@ from labctl.model.instance import (
     HealthState,
     Instance,
 )
+from labctl.model.instance_policy import AutomaticRepairsPolicy, RepairAction
 from labctl.model.plan import Hold, ScaleSet
 from labctl.model.repair import Repair, RepairOutcome
-from labctl.model.spec import AutomaticRepairsPolicy, RepairAction
 from labctl.planner import plan
 from tests.planner.world import (
     T0,

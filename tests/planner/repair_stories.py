@@ -4,13 +4,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from labctl.model.spec import (
+from labctl.model.instance_policy import (
     AutomaticRepairsPolicy,
     RepairAction,
     ScaleInPolicy,
     ScaleInRule,
-    ScaleSetSpec,
 )
+from labctl.model.spec import ScaleSetSpec
 from tests.planner.happenings import (
     die,
     fall_ill,

@@ -19,8 +19,8 @@ from labctl.model.plan import (
     StartUpgrade,
     Stop,
 )
-from labctl.model.spec import UpgradeMode
 from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode, UpgradePurpose
+from labctl.model.upgrade_policy import UpgradeMode
 from labctl.model.window import find_openings
 from tests.planner.repair_rules import check_repairs
 

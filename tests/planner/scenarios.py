@@ -8,9 +8,11 @@ from typing import Any
 from hypothesis import strategies as st
 
 from labctl.model.instance import Wanted
+from labctl.model.machine import MachineSize
 from labctl.model.plan import ScaleSet
-from labctl.model.spec import CustomData, Extension, MachineSize, UpgradeMode
+from labctl.model.setup import CustomData, Extension
 from labctl.model.upgrade import UpgradePurpose
+from labctl.model.upgrade_policy import UpgradeMode
 from tests.planner.happenings import (
     apply_model,
     cancel,

@@ -5,8 +5,10 @@ from dataclasses import replace
 from datetime import timedelta
 
 from labctl.model.instance import Wanted
+from labctl.model.machine import MachineSize
 from labctl.model.plan import HostCapacity
-from labctl.model.spec import CustomData, Extension, MachineSize, UpgradeMode
+from labctl.model.setup import CustomData, Extension
+from labctl.model.upgrade_policy import UpgradeMode
 from tests.planner.control_stories import CONTROL_STORIES
 from tests.planner.happenings import (
     apply_model,

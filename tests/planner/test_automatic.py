@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labctl.model.instance import Health, HealthState, Wanted
+from labctl.model.machine import ImageReference
 from labctl.model.plan import Hold, ScaleSet
-from labctl.model.spec import AutomaticOsUpgradePolicy, ImageReference, UpgradePolicy
 from labctl.model.upgrade import (
     Member,
     MemberState,
@@ -19,6 +19,7 @@ from labctl.model.upgrade import (
     UpgradeError,
     UpgradeErrorCode,
 )
+from labctl.model.upgrade_policy import AutomaticOsUpgradePolicy, UpgradePolicy
 from labctl.planner import Offer, Rollout, Timing, decide_rollout, plan
 from labctl.planner.automatic import find_due
 from tests.planner.world import (

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from labctl.model.instance import Health, HealthState, Wanted
-from labctl.model.spec import RollingUpgradePolicy
 from labctl.model.upgrade import UpgradePurpose
+from labctl.model.upgrade_policy import RollingUpgradePolicy
 from labctl.planner.batch import choose_batch, count_batches, is_reached, limit_batch
 from labctl.planner.situation import survey
 from tests.planner.world import (

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from labctl.model.instance import NO_DOMAIN, DomainFacts, Health, HealthState, Power, Wanted
-from labctl.model.spec import AutomaticRepairsPolicy
+from labctl.model.instance_policy import AutomaticRepairsPolicy
 from labctl.planner import explain, plan
 from labctl.planner.foresight import record
 from tests.planner.happenings import cancel

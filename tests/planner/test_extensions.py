@@ -7,7 +7,7 @@ import pytest
 
 from labctl.model.instance import DomainFacts, ExtensionFault, ExtensionRun, Power
 from labctl.model.plan import CollectEvidence, EndUpgrade, MoveMember, RunExtension, ScaleSet
-from labctl.model.spec import Extension
+from labctl.model.setup import Extension
 from labctl.model.upgrade import MemberState, UpgradeCode, UpgradeErrorCode
 from labctl.planner import judge_health, plan
 from labctl.planner.health import find_failure, find_next_extension, is_credential_refused

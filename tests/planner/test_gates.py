@@ -7,16 +7,16 @@ import pytest
 
 from labctl.model.control import ApprovalDefault, ApprovalPolicy, ApprovalScope, CanaryPolicy
 from labctl.model.instance import DomainFacts, Health, HealthState, Power, Wanted
+from labctl.model.machine import ImageReference
 from labctl.model.plan import AskApproval, BeginBatch, EndUpgrade, Hold
 from labctl.model.plan import Rollout as RolloutWish
-from labctl.model.spec import (
+from labctl.model.upgrade import MemberState, StartedBy, UpgradeCode, UpgradePurpose
+from labctl.model.upgrade_policy import (
     AutomaticOsUpgradePolicy,
-    ImageReference,
     RollingUpgradePolicy,
     UpgradeMode,
     UpgradePolicy,
 )
-from labctl.model.upgrade import MemberState, StartedBy, UpgradeCode, UpgradePurpose
 from labctl.model.window import MaintenanceWindow
 from labctl.planner import (
     Offer,

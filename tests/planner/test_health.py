@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from labctl.model.health_source import Health as HealthSpec
 from labctl.model.instance import (
     NO_DOMAIN,
     DomainFacts,
@@ -16,8 +17,7 @@ from labctl.model.instance import (
     Power,
     Rung,
 )
-from labctl.model.spec import Extension
-from labctl.model.spec import Health as HealthSpec
+from labctl.model.setup import Extension
 from labctl.planner import Verdict, judge_health
 from labctl.planner.health import extension_time_left, find_failure
 from labctl.planner.situation import Situation, survey

@@ -4,21 +4,10 @@ from datetime import timedelta
 
 import pytest
 
-from labctl.model.spec import (
-    ApplicationHealth,
-    CustomData,
-    DataDisk,
-    Extension,
-    Health,
-    HealthProbe,
-    ImageReference,
-    MachineSize,
-    Network,
-    OsDisk,
-    Protocol,
-    ScaleSetSpec,
-    Timeouts,
-)
+from labctl.model.health_source import ApplicationHealth, Health, HealthProbe, Protocol
+from labctl.model.machine import DataDisk, ImageReference, MachineSize, OsDisk
+from labctl.model.setup import CustomData, Extension
+from labctl.model.spec import Network, ScaleSetSpec, Timeouts
 from labctl.planner.impact import LIVE_FIELDS, Impact, Need, find_impacts, find_need
 from tests.planner.world import MIB, make_policy, make_spec
 

@@ -28,7 +28,7 @@ from labctl.model.plan import (
     Start,
     Stop,
 )
-from labctl.model.spec import Extension
+from labctl.model.setup import Extension
 from labctl.model.upgrade import MemberState
 from labctl.planner import plan
 from labctl.planner.instance import find_next_step

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from labctl.model.instance import Health, HealthState, Wanted
-from labctl.model.spec import RollingUpgradePolicy
 from labctl.model.upgrade import MemberState
+from labctl.model.upgrade_policy import RollingUpgradePolicy
 from labctl.planner.limits import find_unhealthy_set, find_unhealthy_upgraded
 from labctl.planner.situation import survey
 from tests.planner.world import T0, make_instance, make_policy, make_set, make_spec, upgrading

@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 
 from labctl.model.instance import Health, HealthState, Wanted
-from labctl.model.spec import Extension, MachineSize
+from labctl.model.machine import MachineSize
+from labctl.model.setup import Extension
 from labctl.model.upgrade import MemberState, UpgradeCode, UpgradePurpose
 from labctl.planner import Preview, PreviewBatch, make_members, preview
 from tests.planner.world import (

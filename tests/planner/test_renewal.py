@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 
 from labctl.model.instance import ExtensionRun, Failure, Rung, Wanted
-from labctl.model.spec import CustomData, Extension, MachineSize
+from labctl.model.machine import MachineSize
+from labctl.model.setup import CustomData, Extension
 from labctl.planner.impact import Need
 from labctl.planner.renewal import Renewal, choose_renewal, renew_generation, renew_in_place
 from tests.planner.world import NEW, OLD, T0, digest, make_generation, make_instance, make_spec

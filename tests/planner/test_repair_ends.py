@@ -14,9 +14,9 @@ from labctl.model.instance import (
     Rung,
     Wanted,
 )
+from labctl.model.instance_policy import AutomaticRepairsPolicy, RepairAction
 from labctl.model.plan import BeginRepair, EndRepair, Hold, SuspendRepairs
 from labctl.model.repair import Repair, RepairOutcome, RepairService
-from labctl.model.spec import AutomaticRepairsPolicy, RepairAction
 from labctl.planner import plan
 from labctl.planner.foresight import record
 from tests.planner.repair_cases import (

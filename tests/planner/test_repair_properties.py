@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labctl.model.instance import Wanted
-from labctl.model.spec import AutomaticRepairsPolicy, RepairAction
+from labctl.model.instance_policy import AutomaticRepairsPolicy, RepairAction
 from tests.planner.happenings import (
     die,
     fall_ill,

@@ -13,8 +13,8 @@ from labctl.model.instance import (
     Rung,
     Wanted,
 )
+from labctl.model.instance_policy import AutomaticRepairsPolicy, RepairAction
 from labctl.model.plan import BeginRepair, Hold
-from labctl.model.spec import AutomaticRepairsPolicy, RepairAction
 from labctl.model.upgrade import MemberState, UpgradeCode
 from labctl.planner import plan
 from labctl.planner.foresight import record

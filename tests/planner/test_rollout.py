@@ -4,8 +4,8 @@ import pytest
 
 from labctl.model.instance import DomainFacts, Power, Wanted
 from labctl.model.plan import Hold, RenewInstances, Rollout, StartUpgrade
-from labctl.model.spec import UpgradeMode, UpgradePolicy
 from labctl.model.upgrade import UpgradeCode
+from labctl.model.upgrade_policy import UpgradeMode, UpgradePolicy
 from labctl.planner import has_latest_model, plan
 from labctl.planner.rollout import find_outdated
 from tests.planner.world import (

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from labctl.model.instance import Wanted
+from labctl.model.instance_policy import ScaleInPolicy, ScaleInRule
 from labctl.model.plan import CreateInstance, Hold, RemoveInstance
-from labctl.model.spec import ScaleInPolicy, ScaleInRule
 from labctl.planner import plan
 from tests.planner.world import (
     T0,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from labctl.model.spec import AutomaticOsUpgradePolicy, UpgradePolicy
+from labctl.model.upgrade_policy import AutomaticOsUpgradePolicy, UpgradePolicy
 from tests.planner.weeks import (
     Calendar,
     exclude,

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from labctl.model.image import ImageVersion, Replica, VersionNumber, find_latest
+from labctl.model.machine import ImageReference
 from labctl.model.plan import ScaleSet
-from labctl.model.spec import ImageReference, ScaleSetSpec
+from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade import StartedBy, Upgrade
 from labctl.planner import Offer, Rollout, Timing, decide_rollout
 from tests.planner.world import T0, Script, World, digest, make_upgrade

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from labctl.model.health_source import ApplicationHealth
+from labctl.model.health_source import Health as HealthSpec
 from labctl.model.instance import (
     NOT_CHECKED,
     DomainFacts,
@@ -22,6 +24,7 @@ from labctl.model.instance import (
     Rung,
     Wanted,
 )
+from labctl.model.machine import ImageReference
 from labctl.model.plan import (
     Action,
     AwaitReady,
@@ -32,16 +35,10 @@ from labctl.model.plan import (
     ScaleSet,
     Stop,
 )
-from labctl.model.spec import (
-    ApplicationHealth,
-    Extension,
-    ImageReference,
-    RollingUpgradePolicy,
-    ScaleSetSpec,
-    UpgradePolicy,
-)
-from labctl.model.spec import Health as HealthSpec
+from labctl.model.setup import Extension
+from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade import StartedBy, Upgrade
+from labctl.model.upgrade_policy import RollingUpgradePolicy, UpgradePolicy
 from labctl.planner import make_members
 from labctl.planner import plan as real_plan
 from labctl.planner.foresight import apply as apply_action
