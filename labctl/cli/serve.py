@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -10,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -149,7 +147,7 @@ Wants=libvirtd.service
 
 [Service]
 Type=notify
-ExecStart={program} --state-dir {state_dir} --uri {uri} serve
+ExecStart={python} -P -m labctl --state-dir {state_dir} --uri {uri} serve
 Restart=on-failure
 RestartSec=2
 WatchdogSec=60
@@ -164,9 +162,9 @@ WantedBy=multi-user.target
 
 
 def _make_unit(context: Context) -> str:
-    program = shutil.which(sys.argv[0]) or sys.argv[0]
     return _UNIT.format(
-        program=_quote(str(Path(program).absolute())),
+        # However it was started: argv[0] is a script, or a module that nobody may execute.
+        python=_quote(sys.executable),
         state_dir=_quote(str(context.settings.state_dir)),
         uri=_quote(context.settings.uri),
     )

@@ -1,5 +1,6 @@
 """`labctl serve` before it serves: options and the unit file."""
 
+import shlex
 import subprocess
 import sys
 
@@ -27,15 +28,21 @@ def test_the_unit_file_holds_paths_with_special_characters(tmp_path, capsys):
     assert main(["serve", "--systemd-unit", "--state-dir", str(odd)]) == 0
     line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("ExecStart="))
     assert str(odd).replace('"', '\\"').replace("%", "%%").replace("$", "$$") in line
-    assert (
-        "Type=notify"
-        in subprocess.run(
-            [sys.executable, "-m", "labctl", "serve", "--systemd-unit", "--state-dir", str(odd)],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    )
+
+
+def test_the_unit_file_starts_this_program_however_it_was_started(tmp_path):
+    ask = ["-m", "labctl", "serve", "--systemd-unit", "--state-dir", str(tmp_path)]
+    unit = run([sys.executable, *ask])
+    assert "Type=notify" in unit.splitlines()
+    start = next(x for x in unit.splitlines() if x.startswith("ExecStart="))
+    # systemd starts it in another directory.
+    words = shlex.split(start.removeprefix("ExecStart="))
+    assert "Run the controller" in run([*words, "--help"], cwd="/")
+
+
+def run(command, cwd=None):
+    """Its output; it must succeed."""
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd).stdout
 
 
 def test_a_stop_of_the_unit_spares_what_outlives_the_daemon(tmp_path, capsys):
