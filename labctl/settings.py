@@ -7,6 +7,8 @@ from pathlib import Path
 
 from labctl.errors import InvalidError
 
+DIRECTORY_MODE = 0o711  # others pass through, nobody lists
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -47,6 +49,23 @@ class Settings:
     def evidence_dir(self, upgrade_id: int, instance: str) -> Path:
         """What was found when `instance` failed in upgrade `upgrade_id`."""
         return self.state_dir / "upgrades" / str(upgrade_id) / instance
+
+
+def make_passable(path: Path) -> None:
+    """Make a directory and its missing parents so that QEMU's user passes through. Raises OSError.
+
+    Whatever the umask is: a service or a careful person's shell may have 077. A directory that is
+    there already stays as it is.
+    """
+    if path.parent != path and not path.parent.exists():
+        make_passable(path.parent)
+    try:
+        path.mkdir(mode=DIRECTORY_MODE)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+    else:
+        path.chmod(DIRECTORY_MODE)
 
 
 def load_settings(

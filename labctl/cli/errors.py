@@ -17,7 +17,7 @@ from typer.exceptions import TyperException
 from labctl.cli.context import current_options
 from labctl.cli.output import Output
 from labctl.errors import ExitCode, HostError, LabError
-from labctl.settings import load_settings
+from labctl.settings import load_settings, make_passable
 
 INTERRUPTED = "interrupted; the work so far is kept, run the same command again to continue"
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as any program that writes to a closed pipe
@@ -164,8 +164,10 @@ def _write_crash_log(story: str, arguments: Sequence[str]) -> Path:
     text = f"command: {shlex.join(('labctl', *arguments))}\n{story}"
     try:
         options = current_options()
-        folder = load_settings(state_dir=options.state_dir, uri=options.uri).state_dir / "log"
-        folder.mkdir(parents=True, exist_ok=True)
+        settings = load_settings(state_dir=options.state_dir, uri=options.uri)
+        folder = settings.state_dir / "log"
+        make_passable(settings.state_dir)
+        folder.mkdir(exist_ok=True)
         handle, name = tempfile.mkstemp(prefix="crash-", suffix=".log", dir=folder)
     except (OSError, LabError):
         handle, name = tempfile.mkstemp(prefix="labctl-crash-", suffix=".log")

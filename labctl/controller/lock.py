@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from labctl.errors import HostError
-from labctl.settings import Settings
+from labctl.settings import Settings, make_passable
 
 
 @contextmanager
@@ -44,7 +44,8 @@ def find_holder(settings: Settings, scale_set: str) -> int | None:
 
 def _open(path: Path) -> int:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_passable(path.parent.parent)  # the state directory
+        path.parent.mkdir(exist_ok=True, mode=0o700)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise HostError(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from labctl.drivers.command import CommandError, run
 from labctl.errors import HostError, InvalidError
-from labctl.settings import Settings
+from labctl.settings import Settings, make_passable
 
 QEMU = "qemu-system-x86_64"
 KVM_DEVICE = Path("/dev/kvm")
@@ -227,7 +227,7 @@ def _save(path: Path, fingerprint: dict[str, str], found: Acceleration) -> None:
     # A state directory that cannot be written is reported by what has to write there; the verdict
     # is right without its memory.
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+        make_passable(path.parent)
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as part:

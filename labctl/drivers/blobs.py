@@ -18,9 +18,8 @@ from pathlib import Path
 from labctl.drivers import qcow2
 from labctl.drivers.command import CommandError, run
 from labctl.errors import HostError, InvalidError, NotFoundError
-from labctl.settings import Settings
+from labctl.settings import Settings, make_passable
 
-DIRECTORY_MODE = 0o711  # QEMU's user passes through, nobody lists
 FILE_MODE = 0o444  # QEMU's user reads it through every overlay, nobody writes
 _BLOB = re.compile(r"([0-9a-f]{64})\.qcow2")
 _PART = ".part"
@@ -91,7 +90,8 @@ def admitting(
 @contextmanager
 def locked(settings: Settings, digest: str) -> Iterator[None]:
     """Be the only process that adds or deletes this file. The kernel ends it with the process."""
-    settings.locks_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_passable(settings.state_dir)
+    settings.locks_dir.mkdir(mode=0o700, exist_ok=True)
     file = os.open(
         settings.locks_dir / f"image-{digest}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
     )
@@ -198,7 +198,7 @@ def _require_file(path: Path) -> None:
 
 def _ensure_directory(path: Path) -> None:
     try:
-        path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        make_passable(path)
     except OSError as error:
         raise HostError(
             f"cannot make the directory {str(path)!r}", detail=str(error), hint="run: labctl doctor"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from labctl.drivers.command import CommandError, Completed, run
 from labctl.errors import HostError, InvalidError, RefusedError
+from labctl.settings import make_passable
 
-DIRECTORY_MODE = 0o711  # QEMU's user passes through, nobody lists
 FILE_MODE = 0o600  # libvirt gives a disk to QEMU's user while the domain runs
 
 _OS_FILE = re.compile(
@@ -94,7 +94,7 @@ def data_disk_path(set_dir: Path, instance: str, disk: str) -> Path:
 def ensure_directory(path: Path) -> None:
     """Make the directory and its missing parents. Raises HostError."""
     try:
-        path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        make_passable(path)
     except OSError as error:
         raise file_error(path, error, needed=0) from error
 

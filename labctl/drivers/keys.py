@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from labctl.errors import HostError
 from labctl.model.instance import Identity
-from labctl.settings import Settings
+from labctl.settings import Settings, make_passable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,8 @@ def ensure_controller_key(settings: Settings) -> str:
     """
     path = settings.controller_key
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_passable(settings.state_dir)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         path.parent.chmod(0o700)
         with (path.parent / "key.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -22,7 +22,7 @@ from labctl.errors import HostError, InvalidError, LabError, NotFoundError
 from labctl.model.image import VersionNumber
 from labctl.model.machine import NAME_PATTERN
 from labctl.model.yaml_text import parse_yaml
-from labctl.settings import Settings
+from labctl.settings import Settings, make_passable
 
 _TIMEOUT = timedelta(minutes=60)
 _TAIL = 1500  # characters of the log that an error shows
@@ -266,7 +266,8 @@ def _require_tools(recipe: Recipe) -> None:
 @contextmanager
 def _only_build_of(settings: Settings, name: str, say: Callable[[str], None]) -> Iterator[None]:
     """Two builds of one recipe share its cache, so they take turns."""
-    settings.locks_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_passable(settings.state_dir)
+    settings.locks_dir.mkdir(mode=0o700, exist_ok=True)
     file = os.open(
         settings.locks_dir / f"recipe-{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
     )

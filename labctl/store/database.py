@@ -11,6 +11,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
 from labctl.errors import HostError
+from labctl.settings import make_passable
 
 _BUSY_SECONDS = 30
 
@@ -25,7 +26,7 @@ class Database:
         """
         self.path = path
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+            make_passable(path.parent)
             # Host keys and tokens are inside, so nobody else may read it, from the first byte on.
             path.touch(mode=0o600)
             if path.stat().st_mode & 0o077:  # copied back by somebody, for example
