@@ -52,12 +52,6 @@ def serve(
     command, continues.
     """
     context = current_context()
-    if systemd_unit:
-        print(_make_unit(context), end="")
-        return
-    from labctl.cli.follow import opened_lab
-    from labctl.controller.serve import Daemon
-    from labctl.drivers.service_manager import ServiceManager
     from labctl.planner import Timing
 
     later_from, dash, later_to = rollout_after.partition("-")
@@ -71,6 +65,13 @@ def serve(
             f"--rollout-after {rollout_after!r} ends before it begins",
             hint="write it like 30m-60m, or like 30m for one fixed time",
         )
+    if systemd_unit:
+        print(_make_unit(context, first_within, rollout_after), end="")
+        return
+    from labctl.cli.follow import opened_lab
+    from labctl.controller.serve import Daemon
+    from labctl.drivers.service_manager import ServiceManager
+
     manager = ServiceManager(os.environ)
     with opened_lab(context) as lab, _stopped_by_signals() as stop:
         teller = _Teller(context)
@@ -147,7 +148,7 @@ Wants=libvirtd.service
 
 [Service]
 Type=notify
-ExecStart={python} -P -m labctl --state-dir {state_dir} --uri {uri} serve
+ExecStart={python} -P -m labctl --state-dir {state_dir} --uri {uri} serve {timing}
 Restart=on-failure
 RestartSec=2
 WatchdogSec=60
@@ -161,12 +162,13 @@ WantedBy=multi-user.target
 """
 
 
-def _make_unit(context: Context) -> str:
+def _make_unit(context: Context, first_within: str, rollout_after: str) -> str:
     return _UNIT.format(
         # However it was started: argv[0] is a script, or a module that nobody may execute.
         python=_quote(sys.executable),
         state_dir=_quote(str(context.settings.state_dir)),
         uri=_quote(context.settings.uri),
+        timing=f"--first-within {_quote(first_within)} --rollout-after {_quote(rollout_after)}",
     )
 
 

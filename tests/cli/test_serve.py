@@ -31,10 +31,12 @@ def test_the_unit_file_holds_paths_with_special_characters(tmp_path, capsys):
 
 
 def test_the_unit_file_starts_this_program_however_it_was_started(tmp_path):
-    ask = ["-m", "labctl", "serve", "--systemd-unit", "--state-dir", str(tmp_path)]
+    ask = ["-m", "labctl", "--state-dir", str(tmp_path), "serve", "--systemd-unit"]
+    ask += ["--first-within", "5s", "--rollout-after", "1s-3s"]
     unit = run([sys.executable, *ask])
     assert "Type=notify" in unit.splitlines()
     start = next(x for x in unit.splitlines() if x.startswith("ExecStart="))
+    assert start.endswith('serve --first-within "5s" --rollout-after "1s-3s"')
     # systemd starts it in another directory.
     words = shlex.split(start.removeprefix("ExecStart="))
     assert "Run the controller" in run([*words, "--help"], cwd="/")
