@@ -10,6 +10,7 @@ from labctl.planner.members import make_members
 from labctl.planner.plan import plan
 from labctl.planner.preview import Preview, PreviewBatch, preview
 from labctl.planner.rollout import find_outdated, has_latest_model
+from labctl.planner.scale import find_change
 
 __all__ = [
     "Impact",
@@ -25,6 +26,7 @@ __all__ = [
     "decide_rollout",
     "explain",
     "find_approval",
+    "find_change",
     "find_impacts",
     "find_need",
     "find_outdated",
