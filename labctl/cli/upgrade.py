@@ -168,8 +168,10 @@ def start(
 
 
 def status(name: Name) -> None:
-    """Show the latest upgrade, its counters and every instance in it."""
+    """Show the latest upgrade, what it waits for, its counters and every instance in it."""
     from labctl.cli.follow import opened_store
+    from labctl.controller.clock import now
+    from labctl.controller.waits import find_waits
     from labctl.store.scale_sets import get_scale_set
     from labctl.store.upgrades import load_upgrades
 
@@ -177,11 +179,12 @@ def status(name: Name) -> None:
     with opened_store(context) as database, database.read() as connection:
         get_scale_set(connection, name)
         found = load_upgrades(connection, name, limit=1)
+        waits = find_waits(connection, context.settings, name, now())
     if not found:
         raise NotFoundError(
             f"scale set {name!r} was never upgraded", hint=f"run: labctl upgrade plan {name}"
         )
-    print_upgrade(context, found[0])
+    print_upgrade(context, found[0], waits)
 
 
 def watch(name: Name, timeout: Deadline = None) -> None:

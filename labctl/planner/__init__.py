@@ -3,7 +3,7 @@
 from labctl.planner.admission import Refusal, admit_upgrade, find_purpose
 from labctl.planner.approval import find_approval
 from labctl.planner.automatic import Offer, Rollout, Timing, decide_rollout
-from labctl.planner.explain import explain
+from labctl.planner.explain import explain, find_upgrade_steps
 from labctl.planner.health import Verdict, judge_health
 from labctl.planner.impact import Impact, Need, find_impacts, find_need
 from labctl.planner.members import make_members
@@ -31,6 +31,7 @@ __all__ = [
     "find_need",
     "find_outdated",
     "find_purpose",
+    "find_upgrade_steps",
     "has_latest_model",
     "judge_health",
     "make_members",
