@@ -7,11 +7,18 @@ from types import SimpleNamespace
 
 import pytest
 
+from labctl.controller import observe
+from labctl.controller import reconciler as module
+from labctl.controller.clock import now
 from labctl.controller.reconciler import Reconciler, _Job
+from labctl.controller.share import Share
 from labctl.controller.signals import Signal
+from labctl.drivers.hypervisor import ObservedDomain
 from labctl.errors import HostError, InstanceHostError, RefusedError, TimedOutError
-from labctl.model.plan import Plan, Start, Stop
+from labctl.model.instance import Power
+from labctl.model.plan import AwaitReady, Define, Plan, Prepare, Start, Stop
 from labctl.store.events import load_events
+from labctl.store.instances import change_generation, load_identities
 from labctl.store.scale_sets import mark_deleting
 from tests.controller.test_record import database as database  # noqa: PLC0414 - a fixture
 from tests.controller.test_record import web as web  # noqa: PLC0414 - a fixture
@@ -166,3 +173,85 @@ def test_a_command_fails_with_the_first_fault(web):
     reconciler = keep(web, is_daemon=False)
     finish(reconciler, START, IN_USE)
     assert reconciler._trouble is IN_USE
+
+
+class Host:
+    """Stands in for hypervisor and hands: every step works, but web_0 cannot be prepared."""
+
+    def __init__(self, database, stops):
+        self.database, self.stops = database, stops
+        self.domains, self.tries = {}, 0
+        with database.read() as connection:
+            self.identities = load_identities(connection, "web")
+
+    def subscribe(self, listener):
+        return lambda: None
+
+    def list_domains(self, state_dir, *, scale_set):
+        return dict(self.domains)
+
+    def close(self):
+        pass
+
+    def execute(self, view, action, signal):
+        name, moment = action.instance, now()
+        if name == "web_0":
+            self.tries += 1
+            raise IN_USE
+        changes = {}
+        match action:
+            case Prepare():
+                changes = {"prepared": True}
+            case Define():
+                self.domains[name] = self._describe(name, Power.STOPPED)
+            case Start():
+                self.domains[name] = self._describe(name, Power.RUNNING)
+                changes = {"started_at": moment}
+            case AwaitReady():
+                changes = {"ready_at": moment}
+        if changes:
+            with self.database.write() as connection:
+                change_generation(connection, name, 1, **changes)
+        if isinstance(action, AwaitReady):
+            self.stops.set()
+
+    def _describe(self, name, power):
+        return ObservedDomain(
+            name=name,
+            uuid=self.identities[name].uuid,
+            generation=1,
+            config_hash="same",
+            power=power,
+            reason="",
+        )
+
+
+class Holds:
+    """A listener that remembers what instances waited for."""
+
+    def __init__(self):
+        self.reasons = set()
+
+    def update(self, scale_set, plan, busy):
+        self.reasons |= {(hold.subject, hold.reason.rpartition(": ")[2]) for hold in plan.holds}
+
+
+def test_the_others_of_a_scale_set_come_up_beside_one_that_cannot(web, tmp_path, monkeypatch):
+    stops, listener = threading.Event(), Holds()
+    host = Host(web, stops)
+    monkeypatch.setattr(observe, "build_domain", lambda *_: SimpleNamespace(config_hash="same"))
+    monkeypatch.setattr(module, "Executor", lambda lab, observer: host)
+    lab = SimpleNamespace(
+        database=web,
+        hypervisor=host,
+        settings=SimpleNamespace(state_dir=tmp_path),
+        boots_at_once=1,
+        overhead_per_instance=0,
+        share=Share(),
+    )
+    reconciler = Reconciler(lab, "web", listener, stops=stops)
+    outcome = reconciler.run(lambda *_: None)
+    assert (outcome.message, host.domains["web_1"].power) == ("stopped", Power.RUNNING)
+    assert host.tries >= 1
+    assert "web_0" not in host.domains
+    assert ("web_0", IN_USE.brief.rpartition(": ")[2]) in listener.reasons
