@@ -68,3 +68,7 @@ class HostError(LabError):
     """The host lacks something; `labctl doctor` says what."""
 
     exit_code = ExitCode.HOST
+
+
+class InstanceHostError(HostError):
+    """The host keeps one instance from going on; the others are not concerned."""

@@ -1,18 +1,18 @@
 """The commands for rolling OS image upgrades."""
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from labctl.cli.context import Context, current_context
 from labctl.cli.output import Column, Output, format_span, print_document, print_rows
+from labctl.cli.upgrade_document import as_document, as_history, print_upgrade
 from labctl.cli.wishes import Deadline, Name, NoWait, parse_deadline
 from labctl.errors import NotFoundError
 
 if TYPE_CHECKING:
     from labctl.controller.lab import Lab
-    from labctl.model.upgrade import Upgrade
 
 HISTORY_KEPT = timedelta(days=61)  # the page shows the attempts of two months
 HISTORY_SHOWN = 5
@@ -168,8 +168,10 @@ def start(
 
 
 def status(name: Name) -> None:
-    """Show the latest upgrade, its counters and every instance in it."""
+    """Show the latest upgrade, what it waits for, its counters and every instance in it."""
     from labctl.cli.follow import opened_store
+    from labctl.controller.clock import now
+    from labctl.controller.waits import find_waits
     from labctl.store.scale_sets import get_scale_set
     from labctl.store.upgrades import load_upgrades
 
@@ -177,11 +179,12 @@ def status(name: Name) -> None:
     with opened_store(context) as database, database.read() as connection:
         get_scale_set(connection, name)
         found = load_upgrades(connection, name, limit=1)
+        waits = find_waits(connection, context.settings, name, now())
     if not found:
         raise NotFoundError(
             f"scale set {name!r} was never upgraded", hint=f"run: labctl upgrade plan {name}"
         )
-    _print_upgrade(context, found[0])
+    print_upgrade(context, found[0], waits)
 
 
 def watch(name: Name, timeout: Deadline = None) -> None:
@@ -246,7 +249,7 @@ def history(
             since=None if all_ else now() - HISTORY_KEPT,
             limit=None if all_ else HISTORY_SHOWN,
         )
-    rows = [_as_history(upgrade) for upgrade in found]
+    rows = [as_history(upgrade) for upgrade in found]
     if context.output is not Output.TABLE:
         print_document(rows, context.output)
         return
@@ -296,9 +299,9 @@ def show(
         evidence = load_all_evidence(lab, upgrade_id)
         folder = context.settings.state_dir / "upgrades" / str(upgrade_id)
     if context.output is not Output.TABLE:
-        print_document({**_as_document(upgrade), "evidence": evidence}, context.output)
+        print_document({**as_document(upgrade), "evidence": evidence}, context.output)
         return
-    _print_upgrade(context, upgrade)
+    print_upgrade(context, upgrade)
     for instance, found in evidence.items():
         print_evidence(instance, found)
     if evidence:
@@ -334,79 +337,7 @@ def _follow_to_end(
     if context.output is Output.TABLE:
         print(f"{name}: {outcome.message}")
     else:
-        print_document(_as_document(ended), context.output)
-
-
-def _print_upgrade(context: Context, upgrade: "Upgrade") -> None:
-    document = _as_document(upgrade)
-    if context.output is not Output.TABLE:
-        print_document(document, context.output)
-        return
-    members = document.pop("members")
-    print_document({**document, "policy": None, "control": None}, context.output)
-    print()
-    columns = ["instance", "state", "batch", "from", "downtime", "message"]
-    print_rows(members, columns, context.output)
-
-
-def _as_document(upgrade: "Upgrade") -> dict[str, Any]:
-    """The page's fields, and what the page leaves out."""
-    from labctl.cli.upgrade_control import describe_control
-
-    return {
-        **_as_history(upgrade),
-        "id": upgrade.id,
-        "scaleSet": upgrade.scale_set,
-        "policy": upgrade.policy,
-        "restores": upgrade.restores,
-        **describe_control(upgrade),
-        "batches": upgrade.batches,
-        "members": [
-            {
-                "instance": member.instance,
-                "state": member.state.value,
-                "phase": member.phase,
-                "batch": member.batch,
-                "from": member.from_version,
-                "fromGeneration": member.from_generation,
-                "toGeneration": member.to_generation,
-                "admittedAt": member.admitted_at,
-                "stoppedAt": member.stopped_at,
-                "settledAt": member.settled_at,
-                "healthyAt": member.healthy_at,
-                "downtime": member.healthy_at - member.stopped_at
-                if member.healthy_at and member.stopped_at
-                else None,
-                "message": member.message,
-            }
-            for member in upgrade.members
-        ],
-    }
-
-
-def _as_history(upgrade: "Upgrade") -> dict[str, Any]:
-    from labctl.model.upgrade import MemberState
-
-    states = [member.state for member in upgrade.members]
-    return {
-        "runningStatus": {
-            "code": upgrade.code.value,
-            "startTime": upgrade.started_at,
-            "endTime": upgrade.ended_at,
-        },
-        "progress": upgrade.counts,
-        "startedBy": upgrade.started_by.value,
-        "purpose": upgrade.purpose.value,
-        "modelRevision": upgrade.model_revision,
-        "targetImageReference": {"version": upgrade.target_version},
-        "rollbackInfo": {
-            "successfullyRolledbackInstanceCount": states.count(MemberState.ROLLED_BACK),
-            "failedRolledbackInstanceCount": states.count(MemberState.ROLLBACK_FAILED),
-        },
-        "error": None
-        if upgrade.error is None
-        else {"code": upgrade.error.code.value, "message": upgrade.error.message},
-    }
+        print_document(as_document(ended), context.output)
 
 
 def _say(context: Context, upgrade_id: int | None, message: str) -> None:

@@ -1,6 +1,5 @@
 """What people ask for, written down as desired state. Nothing here touches an instance."""
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +12,7 @@ from labctl.controller.models import InstanceNeed, ask_for_rollout
 from labctl.controller.protection import refuse_fewer_than_protected
 from labctl.controller.record_repair import add_same_generation
 from labctl.controller.retries import retry_and_rerun
+from labctl.controller.subnets import check_subnet_holds, choose_subnet
 from labctl.errors import RefusedError
 from labctl.model.event import EventKind
 from labctl.model.instance import Wanted
@@ -38,7 +38,6 @@ from labctl.store.scale_sets import (
     get_scale_set,
     insert_scale_set,
     load_models,
-    load_scale_sets,
     load_view,
     mark_deleting,
     replace_model,
@@ -48,10 +47,6 @@ from labctl.store.scale_sets import (
 from labctl.store.upgrades import find_running_upgrade
 
 NO_CAPACITY = HostCapacity(boots_at_once=0, free_memory=0, overhead_per_instance=0)
-_SUBNETS = ipaddress.IPv4Network("10.87.0.0/16")
-_SUBNET_PREFIX = 22  # 1000 instances fit
-_RESERVED_ADDRESSES = 10  # network, bridge and room for a person's own machines
-
 _LIVE = LIVE_FIELDS
 
 
@@ -83,7 +78,7 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
             spec,
             image_version=str(image.version),
             image_digest=image.digest,
-            subnet=_choose_subnet(connection, spec),
+            subnet=choose_subnet(connection, spec),
             now=now,
         )
         _note_switch(connection, spec, None, now=now)
@@ -146,7 +141,7 @@ def scale(connection: Connection, name: str, capacity: int, *, now: datetime) ->
     if spec.capacity == capacity:
         return False
     wanted = spec.model_copy(update={"capacity": capacity})
-    _check_subnet_holds(wanted)
+    check_subnet_holds(wanted)
     refuse_fewer_than_protected(load_instances(connection, name), name, capacity)
     replace_model(connection, wanted, revision=row.model_revision)
     _note(connection, name, f"capacity {spec.capacity} -> {capacity}", now=now)
@@ -314,7 +309,7 @@ def _refuse_what_cannot_change(old: ScaleSetSpec, new: ScaleSetSpec) -> None:
                 detail=f"it has {disk.size} bytes, the spec says {kept.size}",
                 hint="add another data disk with the size that you need",
             )
-    _check_subnet_holds(new)
+    check_subnet_holds(new)
 
 
 def _refuse_other_repairs(old: ScaleSetSpec, new: ScaleSetSpec) -> None:
@@ -374,45 +369,6 @@ def _describe_way(spec: ScaleSetSpec) -> str:
             return "batch by batch"
         case _:
             assert_never(spec.upgrade_policy.mode)
-
-
-def _choose_subnet(connection: Connection, spec: ScaleSetSpec) -> str | None:
-    if spec.network.type != "nat":
-        return None
-    _check_subnet_holds(spec)
-    taken = [ipaddress.IPv4Network(row.subnet) for row in load_scale_sets(connection) if row.subnet]
-    if spec.network.subnet is not None:
-        wanted = ipaddress.IPv4Network(spec.network.subnet)
-        clash = next((network for network in taken if network.overlaps(wanted)), None)
-        if clash is not None:
-            raise RefusedError(
-                f"subnet {wanted} overlaps {clash}, which another scale set uses",
-                hint="choose another network.subnet, or leave it out",
-            )
-        return str(wanted)
-    for candidate in _SUBNETS.subnets(new_prefix=_SUBNET_PREFIX):
-        if not any(candidate.overlaps(network) for network in taken):
-            return str(candidate)
-    raise RefusedError(
-        f"no subnet of {_SUBNETS} is free", hint="set network.subnet, or delete a scale set"
-    )
-
-
-def _check_subnet_holds(spec: ScaleSetSpec) -> None:
-    if spec.network.subnet is None:
-        return
-    room = ipaddress.IPv4Network(spec.network.subnet).num_addresses - _RESERVED_ADDRESSES - 1
-    if spec.capacity > room:
-        raise RefusedError(
-            f"subnet {spec.network.subnet} has room for {room} instances, not {spec.capacity}",
-            hint="choose a wider network.subnet or a lower capacity",
-        )
-
-
-def address_of(subnet: str, ordinal: int) -> str:
-    """The address of an instance in its scale set's subnet."""
-    network = ipaddress.IPv4Network(subnet)
-    return str(network.network_address + _RESERVED_ADDRESSES + ordinal)
 
 
 def load_wish(connection: Connection, name: str) -> ScaleSetSpec:

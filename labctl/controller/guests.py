@@ -14,6 +14,7 @@ from labctl.controller.lab import Lab
 from labctl.controller.signals import Signal
 from labctl.drivers.extension import rerun_custom_data
 from labctl.drivers.failpoint import reach
+from labctl.drivers.probe import warm_up
 from labctl.drivers.readiness import climb
 from labctl.drivers.ssh import SshConnection, wait_for_ssh
 from labctl.model.event import EventKind
@@ -64,6 +65,7 @@ class Guests:
             identity = load_identity(connection, instance.name)
             offset = find_console_offset(connection, instance.name, generation.number)
         self.hang_up(instance.name)
+        warm_up()  # it will be asked for its health as soon as it is up
         report = climb(
             ssh_target(lab, identity),
             console_log=console_log(lab, view.name, instance.name),

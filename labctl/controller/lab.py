@@ -7,8 +7,8 @@ from uuid import uuid4
 
 from sqlalchemy import Connection
 
-from labctl.controller.desired import address_of
 from labctl.controller.share import Share
+from labctl.controller.subnets import address_of
 from labctl.drivers.acceleration import Acceleration, AccelerationKind, find_acceleration
 from labctl.drivers.host import boots_at_once, read_host_facts
 from labctl.drivers.hypervisor import Hypervisor

@@ -33,6 +33,21 @@ def try_lock(settings: Settings, scale_set: str) -> Iterator[bool]:
         os.close(file)
 
 
+def is_held(settings: Settings, scale_set: str) -> bool:
+    """Does a process control `scale_set` now?"""
+    try:
+        file = os.open(settings.locks_dir / f"{scale_set}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # who takes it now finds it free again
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
 def find_holder(settings: Settings, scale_set: str) -> int | None:
     """The process id that last took the lock, for messages only."""
     try:

@@ -20,6 +20,7 @@ from labctl.model.instance import (
     NO_DOMAIN,
     DomainFacts,
     Failure,
+    Health,
     Identity,
     Instance,
     Power,
@@ -38,6 +39,9 @@ _REFRESH = timedelta(seconds=10)  # libvirt's events say what changes; this is f
 _HOST_RESERVE = 512 * 2**20  # bytes left to the host when memory is given to instances
 
 
+_Records = tuple[ScaleSet, dict[str, Identity], list[DataDiskRow]]
+
+
 class Observer:
     """The eyes of one reconciler. Only `_on_event` runs in another thread."""
 
@@ -48,18 +52,25 @@ class Observer:
         pool: ThreadPoolExecutor,
         wake: Callable[[], None],
         *,
+        answered: Callable[[], None] | None = None,
         writes: bool = True,
     ) -> None:
-        """`writes`: record what is noticed; only the process that holds the lock may."""
+        """`writes`: record what is noticed; only the process that holds the lock may.
+
+        `wake` is called when a domain has changed, `answered` (default: `wake`) when a health
+        answer has come.
+        """
         self._lab = lab
         self._name = name
         self._wake = wake
         self._writes = writes
-        self._prober = Prober(pool, wake)
+        self._prober = Prober(pool, answered or wake)
+        self._untold: dict[str, Health] = {}  # verdicts that changed between two turns
         self._domains: dict[str, ObservedDomain] = {}
         self._is_stale = True
         self._seen_at: datetime | None = None
         self._hashes: dict[tuple[object, ...], str] = {}
+        self._records: tuple[int, _Records] | None = None  # by the version of the store
 
     @contextmanager
     def subscribed(self, on_stopped: Callable[[str, str], None]) -> Iterator[None]:
@@ -88,6 +99,11 @@ class Observer:
         """When the next health question is due."""
         return self._prober.next_due()
 
+    def hear(self, now: datetime) -> bool:
+        """Take in health answers and ask what is due; True when a verdict has changed."""
+        self._untold |= self._prober.step(now)
+        return self._prober.has_turned or bool(self._untold)
+
     def samples(self, instance: str) -> tuple[Sample, ...]:
         """The latest health answers of an instance."""
         return self._prober.samples(instance)
@@ -103,10 +119,7 @@ class Observer:
         """
         self._look_at_domains(now)
         try:
-            with self._lab.database.read() as connection:
-                view = load_view(connection, self._name, capacity=self._no_capacity())
-                identities = load_identities(connection, self._name)
-                disks = load_data_disks(connection, self._name)
+            view, identities, disks = self._read()
         except NotFoundError:
             return None
         instances = tuple(
@@ -136,6 +149,17 @@ class Observer:
                 pause.wait(min(max((due - read_clock()).total_seconds(), 0.0), 1.0))
             view = self.observe(read_clock(), busy=frozenset())
         return view
+
+    def _read(self) -> _Records:
+        """What the store says; read again only when somebody has written something."""
+        version = self._lab.database.find_version()  # first: what is written meanwhile counts
+        if self._records is None or self._records[0] != version:
+            with self._lab.database.read() as connection:
+                view = load_view(connection, self._name, capacity=self._no_capacity())
+                identities = load_identities(connection, self._name)
+                disks = load_data_disks(connection, self._name)
+            self._records = (version, (view, identities, disks))
+        return self._records[1]
 
     def _look_at_domains(self, now: datetime) -> None:
         is_fresh = self._seen_at is not None and timedelta(0) <= now - self._seen_at < _REFRESH
@@ -191,7 +215,12 @@ class Observer:
                 needed=1 if is_agent or source is None else source.number_of_probes,
                 known=instance.health,
             )
-        changed = self._prober.step(now)
+        told, self._untold = self._untold, {}
+        changed = {
+            # Who was switched off or on since begins anew.
+            **{name: told[name] for name in told if self._prober.health(name) == told[name]},
+            **self._prober.step(now),
+        }
         if changed and self._writes:
             before = {i.name: (i.health.state, i.health.detail) for i in view.instances}
             with self._lab.database.write() as connection:

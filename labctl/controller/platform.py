@@ -145,12 +145,20 @@ def _load_last(
 
 
 def find_offer_target(connection: Connection, view: ScaleSet, offer: Offer) -> Target:
-    """The image of an offer as the target of an upgrade."""
+    """The image of an offer as the target of an upgrade. Raises RefusedError when it is gone."""
     image = next(
-        each
-        for each in load_versions(connection, offer.image.definition)
-        if str(each.version) == offer.image.version
+        (
+            each
+            for each in load_versions(connection, offer.image.definition)
+            if str(each.version) == offer.image.version
+        ),
+        None,
     )
+    if image is None:
+        raise RefusedError(
+            f"image version {offer.image.definition}/{offer.image.version} was deleted meanwhile",
+            hint="another one is looked for",
+        )
     return Target(image=image, model_revision=view.model_revision)
 
 

@@ -46,10 +46,11 @@ class _Watched:
 
 
 class Prober:
-    """Not thread-safe: the loop alone calls it; only the questions run in threads."""
+    """The loop alone calls it, but for `forget`; the questions run in threads."""
 
     def __init__(self, pool: ThreadPoolExecutor, wake: Callable[[], None]) -> None:
         """`wake` is called from a worker when an answer has come."""
+        self.has_turned = False  # did the last step change a verdict, also back to the stored one?
         self._pool = pool
         self._wake = wake
         self._watched: dict[str, _Watched] = {}
@@ -99,26 +100,30 @@ class Prober:
     def next_due(self) -> datetime | None:
         """When the next question is due; None when none is, or one is due already."""
         return min(
-            (w.due for w in self._watched.values() if w.asked is None and w.due is not None),
+            (w.due for w in list(self._watched.values()) if w.asked is None and w.due is not None),
             default=None,
         )
 
     @property
     def has_open(self) -> bool:
         """Is there an instance without enough answers for a first verdict?"""
-        return any(not w.is_judged for w in self._watched.values())
+        return any(not w.is_judged for w in list(self._watched.values()))
 
     def await_answers(self, patience: timedelta) -> None:
         """Wait until every question that was asked is answered."""
-        asked = [w.asked for w in self._watched.values() if w.asked is not None]
+        asked = [w.asked for w in list(self._watched.values()) if w.asked is not None]
         wait(asked, timeout=patience.total_seconds())
 
     def step(self, now: datetime) -> dict[str, Health]:
         """Take in the answers, ask what is due; returns the verdicts that changed."""
         changed: dict[str, Health] = {}
-        for instance, watched in self._watched.items():
+        self.has_turned = False
+        # A copy: an action that switches an instance on forgets it, in another thread.
+        for instance, watched in list(self._watched.items()):
             if watched.asked is not None and watched.asked.done():
+                before = watched.health
                 self._take(watched, watched.asked.result(), now)
+                self.has_turned = self.has_turned or watched.health != before
                 is_known = watched.health.state is HealthState.INITIALIZING or (
                     replace(watched.stored, since=watched.health.since) == watched.health
                 )

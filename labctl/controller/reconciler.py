@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Protocol
 
 from labctl.controller.clock import now as read_clock
@@ -14,7 +15,8 @@ from labctl.controller.lab import Lab
 from labctl.controller.observe import Observer
 from labctl.controller.record import is_overtaken, record
 from labctl.controller.signals import Signal
-from labctl.errors import LabError, TimedOutError
+from labctl.errors import HostError, InstanceHostError, LabError, TimedOutError
+from labctl.model.event import EventKind
 from labctl.model.plan import (
     Action,
     AwaitReady,
@@ -24,15 +26,20 @@ from labctl.model.plan import (
     RerunCustomData,
     RunExtension,
     ScaleSet,
+    Setback,
     Stop,
 )
 from labctl.planner import plan as make_plan
+from labctl.store.events import add_event
 from labctl.store.scale_sets import find_scale_set
 
 _WORKERS = 64  # threads wait for guests most of the time, and are made only when needed
 _FIRST_ANSWERS = timedelta(seconds=20)  # three health questions without an answer, and a little
 _STUCK_AFTER = timedelta(seconds=60)  # beyond the time that health may take
-_LONGEST_WAIT = timedelta(seconds=5)  # then look again: another process may have changed the wish
+_LONGEST_WAIT = timedelta(seconds=5)  # then look again, whatever has been heard
+_SHORTEST_WAIT = timedelta(milliseconds=5)
+_FIRST_DELAY = timedelta(seconds=1)  # before a step is tried again; each time twice as long
+_LONGEST_DELAY = timedelta(seconds=60)
 
 
 # Looks at the fresh facts; may record something, and says what it waits for.
@@ -53,6 +60,12 @@ class _Job:
     signal: Signal
 
 
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    setback: Setback
+    delay: timedelta
+
+
 @dataclass(slots=True)
 class Reconciler:
     """Works on one scale set. Use it inside `try_lock`, from one thread."""
@@ -63,13 +76,16 @@ class Reconciler:
     hook: Hook | None = None  # of a daemon: it may start upgrades
     stops: threading.Event | None = None  # of a daemon: it works until this is set
     _wake: threading.Event = field(default_factory=threading.Event)
+    _has_news: bool = False  # woken by more than a health answer
     _jobs: dict[str, _Job] = field(default_factory=dict)
     _turns: int = 0
     _moved_at: datetime | None = None  # when something was last done
     _trouble: LabError | None = None  # only a person can mend it; no action begins after it
+    _faults: dict[str, _Fault] = field(default_factory=dict)  # of a daemon: by instance
 
     def wake(self) -> None:
         """Look again at once. May be called from any thread."""
+        self._has_news = True  # before the event: who sees that must see this
         self._wake.set()
 
     def run(self, goal: Goal, *, deadline: timedelta | None = None) -> Outcome:
@@ -79,7 +95,7 @@ class Reconciler:
         RefusedError when a disk to delete is in use; the next run goes on from the facts.
         """
         with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix=self.name) as pool:
-            observer = Observer(self.lab, self.name, pool, self._wake.set)
+            observer = Observer(self.lab, self.name, pool, self.wake, answered=self._wake.set)
             executor = Executor(self.lab, observer)
             try:
                 with observer.subscribed(self._on_domain_stopped):
@@ -102,10 +118,12 @@ class Reconciler:
         started = read_clock()
         while True:
             self._wake.clear()
+            self._has_news = False
             if self.stops is not None and self.stops.is_set():
                 return Outcome(succeeded=True, message="stopped")
             now = read_clock()
-            self._take_in_finished(observer)
+            version = self.lab.database.find_version()  # before anything is read
+            self._take_in_finished(observer, now)
             if self._turns:
                 view = observer.observe(now, busy=frozenset(self._jobs))
             else:
@@ -115,6 +133,7 @@ class Reconciler:
             if view is None:
                 outcome = goal(None, Plan(), now)
                 return outcome or Outcome(succeeded=False, message=f"{self.name!r} was deleted")
+            view = replace(view, setbacks=self._find_setbacks(now))
             hold = self.hook(view, now) if self.hook is not None and self._trouble is None else None
             with self.lab.share.planning(view) as view:
                 plan = make_plan(view, now)
@@ -149,7 +168,10 @@ class Reconciler:
                     detail="; ".join(f"{hold.subject}: {hold.reason}" for hold in plan.holds[:3]),
                     hint="run the same command again to continue",
                 )
-            self._wake.wait(self._time_to_wait(plan, observer, now).total_seconds())
+            wait = self._time_to_wait(plan, now)
+            if deadline is not None:
+                wait = min(wait, max(started + deadline - now, _SHORTEST_WAIT))
+            self._rest(wait, observer, version)
 
     def _record(self, view: ScaleSet, plan: Plan, now: datetime) -> None:
         with self.lab.database.write() as connection:
@@ -183,26 +205,64 @@ class Reconciler:
             signal = Signal()
             future = pool.submit(executor.execute, view, action, signal)
             self._jobs[action.instance] = _Job(action, future, signal)
-            future.add_done_callback(lambda _: self._wake.set())
+            future.add_done_callback(lambda _: self.wake())
 
-    def _take_in_finished(self, observer: Observer) -> None:
+    def _take_in_finished(self, observer: Observer, now: datetime) -> None:
         for name, job in list(self._jobs.items()):
             if not job.future.done():
                 continue
             del self._jobs[name]
             observer.mark_stale()
             error = job.future.exception()
-            if isinstance(error, LabError):
-                self._trouble = error  # the other jobs still come to their ends
-            elif error is not None:
+            if error is None:
+                fault = self._faults.get(name)
+                if fault is not None and fault.setback.step == type(job.action).__name__:
+                    del self._faults[name]
+            elif not isinstance(error, LabError):
                 raise error
+            elif self.stops is not None and _concerns_one(error):
+                self._set_back(job.action, error, now)
+            else:
+                self._trouble = error  # the other jobs still come to their ends
+
+    def _set_back(self, action: Action, error: LabError, now: datetime) -> None:
+        """Let one instance wait, longer each time, while the others go on."""
+        step, known = type(action).__name__, self._faults.get(action.instance)
+        is_again = (
+            known is not None
+            and known.setback.step == step
+            and now < known.setback.until + _LONGEST_DELAY
+        )
+        delay = min(known.delay * 2, _LONGEST_DELAY) if known and is_again else _FIRST_DELAY
+        setback = Setback(step=step, reason=error.brief, until=now + delay)
+        self._faults[action.instance] = _Fault(setback, delay)
+        if known is not None and is_again and known.setback.reason == error.brief:
+            return  # it was told
+        with self.lab.database.write() as connection:
+            add_event(
+                connection,
+                at=now,
+                scale_set=self.name,
+                instance=action.instance,
+                kind=EventKind.WARNING,
+                message=f"{step} failed and is tried again: {error.brief}",
+                detail="\n".join(line for line in (error.detail, error.hint) if line),
+            )
+
+    def _find_setbacks(self, now: datetime) -> dict[str, Setback]:
+        return {
+            name: fault.setback
+            for name, fault in self._faults.items()
+            # None is further away than its delay, unless the clock was set back.
+            if now < fault.setback.until <= now + fault.delay
+        }
 
     def _on_domain_stopped(self, instance: str, message: str) -> None:
         """Called from the hypervisor's thread when a domain went off."""
         job = self._jobs.get(instance)
         if job is not None and isinstance(job.action, AwaitReady | RunExtension | RerunCustomData):
             job.signal.fail(message)
-        self._wake.set()
+        self.wake()
 
     def _raise_when_stuck(self, view: ScaleSet, plan: Plan, now: datetime) -> None:
         """Nothing was done for long, and time alone will not change that."""
@@ -219,10 +279,33 @@ class Reconciler:
                 hint=f"look at: labctl show {self.name}, labctl doctor; then run it again",
             )
 
-    def _time_to_wait(self, plan: Plan, observer: Observer, now: datetime) -> timedelta:
+    def _time_to_wait(self, plan: Plan, now: datetime) -> timedelta:
         moments = [hold.until for hold in plan.holds if hold.until is not None]
-        due = observer.next_probe()
-        if due is not None:
-            moments.append(due)
         wait = min((moment - now for moment in moments), default=_LONGEST_WAIT)
-        return min(max(wait, timedelta(milliseconds=5)), _LONGEST_WAIT)
+        return min(max(wait, _SHORTEST_WAIT), _LONGEST_WAIT)
+
+    def _rest(self, wait: timedelta, observer: Observer, version: int) -> None:
+        """Wait until there may be something to decide.
+
+        Health questions go on meanwhile: most answers say what the last one said, and to read the
+        store and plan for each would be most of what waiting costs.
+        """
+        end = monotonic() + wait.total_seconds()  # a clock that is set back must not prolong it
+        while True:
+            left, due = end - monotonic(), observer.next_probe()
+            if due is not None:
+                left = min(left, (due - read_clock()).total_seconds())
+            self._wake.wait(max(left, _SHORTEST_WAIT.total_seconds()))
+            self._wake.clear()  # before the look at what it stands for
+            if (
+                self._has_news
+                or monotonic() >= end
+                or observer.hear(read_clock())
+                or self.lab.database.find_version() != version
+            ):
+                return
+
+
+def _concerns_one(error: LabError) -> bool:
+    """Does it keep one instance from going on? Libvirt away or a full disk are of all."""
+    return isinstance(error, InstanceHostError) or not isinstance(error, HostError)

@@ -30,7 +30,7 @@ from labctl.drivers.hypervisor import PortTakenError
 from labctl.drivers.ignition import ensure_ignition
 from labctl.drivers.ports import choose_ports
 from labctl.drivers.seed import ensure_seed
-from labctl.errors import HostError
+from labctl.errors import InstanceHostError
 from labctl.model.event import EventKind
 from labctl.model.instance import (
     NO_DOMAIN,
@@ -121,7 +121,7 @@ class Swap:
         for disk in new_data_disks(lab, view.name, instance, model):
             row = known.get(disk.name)
             if row is not None and row.is_made and not row.path.exists():
-                raise HostError(
+                raise InstanceHostError(
                     f"the file of data disk {row.instance}/{row.name} is gone: {str(row.path)!r}",
                     detail="labctl made it once and does not put an empty disk in its place",
                     hint="mount or restore it; to give its data up: labctl scale "

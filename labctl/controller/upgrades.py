@@ -12,7 +12,14 @@ from labctl.model.image import ImageVersion
 from labctl.model.instance import Wanted
 from labctl.model.plan import ScaleSet
 from labctl.model.upgrade import StartedBy, UpgradePurpose
-from labctl.planner import Impact, admit_upgrade, find_impacts, find_purpose, make_members
+from labctl.planner import (
+    Impact,
+    admit_upgrade,
+    find_change,
+    find_impacts,
+    find_purpose,
+    make_members,
+)
 from labctl.store.events import add_event
 from labctl.store.gallery import resolve
 from labctl.store.scale_sets import load_view
@@ -96,15 +103,17 @@ def start_upgrade(
             hint=refusal.hint,
         )
     fresh = load_view(connection, scale_set.name, capacity=scale_set.capacity)
+    change = find_change(fresh)
     if (
         fresh.is_deleting
         or fresh.model_revision != scale_set.model_revision
         or [(i.name, i.created_at) for i in fresh.instances]
         != [(i.name, i.created_at) for i in scale_set.instances]
-        or len(fresh.instances) != fresh.spec.capacity
+        or change is not None
     ):
         raise RefusedError(
             f"scale set {scale_set.name!r} is being changed at the moment",
+            detail=change or "it is not as it was a moment ago",
             hint=f"run it again when that is done; to see: labctl show {scale_set.name}",
         )
     running = find_running_upgrade(connection, scale_set.name)

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from labctl.drivers.command import CommandError, Completed, run
-from labctl.errors import HostError, InvalidError, RefusedError
+from labctl.errors import HostError, InstanceHostError, InvalidError, RefusedError
 from labctl.settings import make_passable
 
 FILE_MODE = 0o600  # libvirt gives a disk to QEMU's user while the domain runs
@@ -122,10 +122,11 @@ def ensure_overlay(files: OsGenerationFiles, base: Path, size: int | None) -> bo
     """Make the OS disk on `base`; `size` in bytes, None for the base's. False: it was there.
 
     Raises RefusedError when a disk of that name stands on another base, InvalidError when `size`
-    is less than the base's, HostError when the base is missing or the file system is full.
+    is less than the base's, InstanceHostError when the base is missing, HostError when the file
+    system is full.
     """
     if not base.exists():
-        raise HostError(
+        raise InstanceHostError(  # instances of other images are not concerned
             f"image file {str(base)!r} is missing",
             hint="run: labctl doctor; then import the image again",
         )

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
-
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util.retry import Retry
 
 from labctl.errors import HostError, LabError
 from labctl.model.extension_rules import find_url_fault
+
+if TYPE_CHECKING:
+    import requests
 
 LIMIT = 16 * 2**20  # bytes; it is sent into every guest and kept in memory meanwhile
 _HOPS = 5
@@ -81,6 +81,8 @@ def download(resource: Resource, *, cache: Path, timeout: timedelta) -> bytes:
 
     Raises CredentialRefusedError, UnreachableError, UnusableError, and HostError without room.
     """
+    import requests
+
     with _session(retries=2) as session, _open(session, "GET", resource, timeout) as answer:
         content = bytearray()
         try:
@@ -129,7 +131,11 @@ def _keep(cache: Path, digest: str, content: bytes) -> None:
 
 
 @contextmanager
-def _session(*, retries: int) -> Iterator[requests.Session]:
+def _session(*, retries: int) -> "Iterator[requests.Session]":
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.util.retry import Retry
+
     with requests.Session() as session:
         session.auth = _no_other_credential
         tries = Retry(
@@ -145,20 +151,22 @@ def _session(*, retries: int) -> Iterator[requests.Session]:
         yield session
 
 
-def _no_other_credential(request: requests.PreparedRequest) -> requests.PreparedRequest:
+def _no_other_credential(request: "requests.PreparedRequest") -> "requests.PreparedRequest":
     # Otherwise requests would take one from ~/.netrc, in the place of the one that is given.
     return request
 
 
 @contextmanager
 def _open(
-    session: requests.Session,
+    session: "requests.Session",
     method: str,
     resource: Resource,
     timeout: timedelta,
     more: Mapping[str, str] | None = None,
-) -> Iterator[requests.Response]:
+) -> "Iterator[requests.Response]":
     """Ask and follow redirects; the credential goes to nobody but the first server."""
+    import requests
+
     url, headers = resource.url, {**resource.headers, **(more or {})}
     if resource.query:
         url += ("&" if urlsplit(url).query else "?") + resource.query.lstrip("?&")
@@ -191,7 +199,7 @@ def _open(
     raise UnusableError(f"{resource.shown} sends us on more than {_HOPS} times")
 
 
-def _require_success(answer: requests.Response, url: str) -> None:
+def _require_success(answer: "requests.Response", url: str) -> None:
     status = answer.status_code
     if status in _REFUSED:
         raise CredentialRefusedError(f"{_show(url)} answered {status} {answer.reason}")
@@ -212,7 +220,9 @@ def _show(url: str) -> str:
     return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
-def _reason(error: requests.RequestException) -> str:
+def _reason(error: "requests.RequestException") -> str:
+    import requests
+
     if isinstance(error, requests.exceptions.SSLError):
         return "its certificate is not trusted"
     if isinstance(error, requests.Timeout):

@@ -15,14 +15,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
-
-import paramiko
+from typing import TYPE_CHECKING, Self
 
 from labctl.drivers.ssh_exchange import Check, Exchange, OnOutput
 from labctl.drivers.ssh_socket import NobodyError, Pacer, SilentError, open_socket
 from labctl.drivers.ssh_socket import SshError as SshError  # noqa: PLC0414 - for importers
 from labctl.errors import ExitCode, HostError, LabError, TimedOutError
+
+if TYPE_CHECKING:
+    import paramiko
 
 _SLICE = 0.2  # seconds between two looks at whether to give up
 _HANDSHAKE = timedelta(seconds=60)  # key exchange and login of a busy emulated guest
@@ -95,7 +96,7 @@ def cancel_check(cancel: threading.Event | None) -> Check:
 class SshConnection:
     """An authenticated connection. One command at a time for each thread; threads may share it."""
 
-    def __init__(self, transport: paramiko.Transport, target: SshTarget) -> None:
+    def __init__(self, transport: "paramiko.Transport", target: SshTarget) -> None:
         self._transport = transport
         self.target = target
 
@@ -119,6 +120,8 @@ class SshConnection:
         gets stdout as it comes. Raises SshError when the connection is lost, and what `check`
         raises.
         """
+        import paramiko
+
         deadline = time.monotonic() + timeout.total_seconds()
         watchdog = threading.Timer((timeout + _GRACE).total_seconds(), self._abort)
         watchdog.daemon = True
@@ -193,6 +196,8 @@ def wait_for_ssh(
 
     Raises TimedOutError at the deadline, HostKeyError at once, CancelledError when `cancel` is set.
     """
+    import paramiko  # noqa: F401 - it takes a while, in which the instance boots
+
     is_cancelled = cancel_check(cancel)
 
     def check_both() -> None:
@@ -256,6 +261,8 @@ def _pause(seconds: float, end: float, check: Check) -> None:
 def _log_in(
     opened: socket.socket, target: SshTarget, deadline: float, check: Check
 ) -> SshConnection:
+    import paramiko
+
     opened.setblocking(True)  # noqa: FBT003 - the socket module's own signature
     transport = paramiko.Transport(opened)
     connection = SshConnection(transport, target)
@@ -280,7 +287,7 @@ def _log_in(
     return connection
 
 
-def _prefer_cheap_algorithms(transport: paramiko.Transport) -> None:
+def _prefer_cheap_algorithms(transport: "paramiko.Transport") -> None:
     """Choose what costs an emulated processor least; the pinned key is ed25519 in any case."""
     options = transport.get_security_options()
     options.key_types = ("ssh-ed25519",)
@@ -289,13 +296,15 @@ def _prefer_cheap_algorithms(transport: paramiko.Transport) -> None:
 
 
 def _await(
-    transport: paramiko.Transport,
+    transport: "paramiko.Transport",
     begin: Callable[[threading.Event], None],
     target: SshTarget,
     deadline: float,
     check: Check,
 ) -> None:
     """Start a step of paramiko that sets an event, and wait for it in slices."""
+    import paramiko
+
     event = threading.Event()
     begin(event)
     while not event.wait(_SLICE):
@@ -310,7 +319,7 @@ def _await(
         raise SshError(f"{target.name} hung up during the handshake")
 
 
-def _check_host_key(transport: paramiko.Transport, target: SshTarget) -> None:
+def _check_host_key(transport: "paramiko.Transport", target: SshTarget) -> None:
     shown = transport.get_remote_server_key()
     expected = base64.b64decode(target.host_key_public.split()[1])
     if shown.asbytes() != expected:
@@ -323,7 +332,7 @@ def _check_host_key(transport: paramiko.Transport, target: SshTarget) -> None:
         )
 
 
-def _check_login(transport: paramiko.Transport, target: SshTarget) -> None:
+def _check_login(transport: "paramiko.Transport", target: SshTarget) -> None:
     if not transport.is_authenticated():
         raise LoginRefusedError(
             f"{target.name} does not accept the controller's key",
@@ -331,7 +340,9 @@ def _check_login(transport: paramiko.Transport, target: SshTarget) -> None:
         )
 
 
-def _load_key(path: Path) -> paramiko.PKey:
+def _load_key(path: Path) -> "paramiko.PKey":
+    import paramiko
+
     try:
         return paramiko.Ed25519Key(filename=str(path))
     except (OSError, paramiko.SSHException) as error:

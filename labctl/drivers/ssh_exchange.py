@@ -3,8 +3,10 @@
 import select
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import paramiko
+if TYPE_CHECKING:
+    import paramiko
 
 OUTPUT_LIMIT = 64 * 1024  # bytes of each stream that are kept, the last ones
 _SLICE = 0.2  # seconds between two looks at whether to give up
@@ -44,7 +46,9 @@ class Tail:
 class Exchange:
     """One command's streams, in one thread: wait, drain both outputs, feed the input."""
 
-    def __init__(self, channel: paramiko.Channel, stdin: bytes, on_output: OnOutput | None) -> None:
+    def __init__(
+        self, channel: "paramiko.Channel", stdin: bytes, on_output: OnOutput | None
+    ) -> None:
         self._channel = channel
         self._stdin = memoryview(stdin)
         self._on_output = on_output

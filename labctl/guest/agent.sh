@@ -1,7 +1,7 @@
 #!/bin/sh
 # The health agent for images without Python: the protocol of agent.py in busybox's shell and nc.
 # Usage: agent.sh DIRECTORY. The directory (0700) holds `config`, lines KEY=VALUE that are never
-# evaluated: tokenSha256, port, protocol, appPort, requestPath, intervalSeconds, numberOfProbes,
+# evaluated: tokenLineSha256, port, protocol, appPort, requestPath, intervalSeconds, numberOfProbes,
 # typeHandlerVersion, gracePeriodSeconds.
 # The verdict lives in DIRECTORY/state, written by one loop and read by each request.
 set -u
@@ -17,7 +17,7 @@ read_config() {
     while IFS= read -r line || [ -n "$line" ]; do
         value=${line#*=}
         case $line in
-        tokenSha256=*) token_hash=$value ;;
+        tokenLineSha256=*) token_hash=$value ;;
         port=*) port=$value ;;
         protocol=*) protocol=$value ;;
         appPort=*) app_port=$value ;;
@@ -46,26 +46,31 @@ respond() { # STATUS BODY
     printf 'Connection: close\r\n\r\n%s\n' "$2"
 }
 
-# Bounded in bytes and time; command substitution would drop the newlines at the end.
+# Bounded in bytes and time: 32 lines of 1 KiB, 5 s for the first and 1 s for each other one. The shell
+# reads for itself, because on an emulated processor each process costs some milliseconds.
 read_head() {
     head=
-    reads=0
-    while [ $reads -lt 8 ]; do
-        more=$(timeout 5 dd bs=1024 count=1 2>/dev/null; echo .)
-        more=${more%.}
-        [ -n "$more" ] || return 1
-        head=$head$more
-        case $head in *"$cr$nl$cr$nl"*) return 0 ;; esac
-        reads=$((reads + 1))
+    reads=0 patience=5
+    while [ $reads -lt 32 ]; do
+        # shellcheck disable=SC3045  # busybox has -t and -n
+        IFS= read -r -t $patience -n 1024 line || { head=$head$line; return 1; }
+        head=$head$line$nl
+        case $line in '' | "$cr") return 0 ;; esac
+        [ ${#line} -lt 1024 ] || return 1
+        reads=$((reads + 1)) patience=1
     done
     return 1
 }
 
 # The hashes are compared, so that the time it takes tells nothing about the token, and the token
-# goes through a pipe, so that no argument list shows it.
+# goes through a pipe, so that no argument list shows it. It is the hash of a line: a here-document,
+# which ends with a newline, needs one process, and printf before a pipe three.
 is_token() {
     case $1 in '' | *[!0-9A-Za-z._~+/=-]*) return 1 ;; esac
-    hash=$(printf '%s' "$1" | sha256sum)
+    hash=$(sha256sum <<END
+$1
+END
+    )
     [ "${hash%% *}" = "$token_hash" ]
 }
 
@@ -118,6 +123,10 @@ answer() { # DIRECTORY: one request on stdin and stdout
     [ -z "$metrics" ] || body="$body, \"customMetrics\": \"$metrics\""
     respond '200 OK' "$body}"
 }
+
+umask 077
+# For each request the shell reads this file anew, and only up to here.
+case $1 in answer) answer "$2"; exit ;; esac
 
 # --- Watching -----------------------------------------------------------------------------------
 
@@ -262,13 +271,19 @@ ask_http() { # sets output to the first line, body to what follows the head
             "$request_path" "$http" "$app_port" 'User-Agent: labctl-health')
     fi
     # A here-document is written, and a file read, by the shell itself: two processes fewer than with
-    # pipes. Who answers more than 8 KiB is cut off there, in blocks of 512 bytes.
-    (
-        ulimit -f 16
-        exec timeout "$interval" nc 127.0.0.1 "$app_port"
-    ) >"$directory/answer" 2>&1 <<END
+    # pipes. Who answers more than `watch` allows for a file is cut off there.
+    if [ -n "$is_guarded" ]; then
+        nc 127.0.0.1 "$app_port" >"$directory/answer" 2>&1 <<END &
 $request
 END
+        echo $! >&4
+        wait $!
+        echo >&4
+    else
+        timeout "$interval" nc 127.0.0.1 "$app_port" >"$directory/answer" 2>&1 <<END
+$request
+END
+    fi
     answer=
     while IFS= read -r line || [ -n "$line" ]; do
         answer=$answer$line$nl
@@ -325,6 +340,33 @@ weigh() {
     fi
 }
 
+# To wait for what nobody writes costs no process; sleep does.
+pause() { # SECONDS
+    # shellcheck disable=SC3045  # busybox has -t
+    if [ -n "$is_guarded" ]; then read -r -t "$1" _ <&3; else sleep "$1"; fi
+}
+
+# Ends what takes too long: a number on stdin is a process that begins, an empty line that it has ended.
+# `timeout` would be three processes for each probe; this is one for all of them.
+guard() {
+    while read -r process; do
+        [ -n "$process" ] || continue
+        # shellcheck disable=SC3045  # busybox has -t
+        read -r -t "$interval" _ || kill "$process"
+    done
+}
+
+start_guard() { # DIRECTORY
+    rm -f "$1/pause" "$1/guard"
+    mkfifo "$1/pause" "$1/guard" || return
+    exec 3<>"$1/pause"
+    guard <"$1/guard" >/dev/null 2>&1 3>&- &
+    guard=$!
+    exec 4>"$1/guard"
+    rm -f "$1/pause" "$1/guard"
+    is_guarded=yes
+}
+
 watch() { # DIRECTORY
     streak=0 streak_result='' been_healthy=''
     uptime_seconds
@@ -351,9 +393,9 @@ watch() { # DIRECTORY
         save "$1"
         # An application that has not been well yet is asked each second, for five minutes.
         if [ -z "$been_healthy" ] && [ $((up - started)) -lt 300 ]; then
-            sleep 1
+            pause 1
         else
-            sleep "$interval"
+            pause "$interval"
         fi
     done
 }
@@ -378,12 +420,12 @@ main() { # DIRECTORY
             sleep 1
         done
     ) &
-    trap 'kill $!; exit' TERM INT
+    listener=$! guard='' is_guarded=''
+    trap '' PIPE # the guard may be gone
+    case $shell in */busybox) start_guard "$directory" ;; esac
+    trap 'kill $listener $guard; exit' TERM INT
+    ulimit -f 16 # blocks of 512 bytes, for all that is written from here on
     watch "$directory"
 }
 
-umask 077
-case $1 in
-answer) answer "$2" ;;
-*) main "$1" ;;
-esac
+main "$1"

@@ -116,6 +116,7 @@ def _agent_calls(agent: AgentConfig) -> list[str]:
     values: dict[str, str | int] = {
         # The guest can check the token without being able to tell it.
         "tokenSha256": hashlib.sha256(agent.token.encode()).hexdigest(),
+        "tokenLineSha256": hashlib.sha256(f"{agent.token}\n".encode()).hexdigest(),
         "port": agent.port,
         "protocol": agent.protocol,
         "appPort": agent.app_port,

@@ -1,5 +1,6 @@
 """What the planner answers: decisions, actions and holds, each with its reason."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -32,6 +33,15 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Setback:
+    """A step of one instance that the host did not let through, and when it is tried again."""
+
+    step: str  # the kind of action: another one of the same instance is tried at once
+    reason: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleSet:
     """One scale set: the wish, the facts, and the upgrade that is running, if any."""
 
@@ -50,6 +60,7 @@ class ScaleSet:
     repairs: tuple[Repair, ...] = ()  # the open ones and the latest of the others
     repair_service: RepairService = NEVER_SUSPENDED
     clocks: Clocks = field(default_factory=dict)  # of the time zones of its maintenance windows
+    setbacks: Mapping[str, Setback] = field(default_factory=dict)  # by instance; not recorded
 
 
 # --- decisions: recorded in one commit, before anything acts --------------------------------------
@@ -339,6 +350,7 @@ __all__ = [
     "Rollout",
     "RunExtension",
     "ScaleSet",
+    "Setback",
     "Start",
     "StartUpgrade",
     "Stop",

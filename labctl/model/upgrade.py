@@ -66,12 +66,13 @@ class MemberState(StrEnum):
 
 
 class UpgradeErrorCode(StrEnum):
-    """Codes that Azure documents; the last one is our own."""
+    """Codes that Azure documents; the last two are our own."""
 
     UNHEALTHY_BEFORE = "MaxUnhealthyInstancePercentExceededBeforeRollingUpgrade"
     UNHEALTHY_DURING = "MaxUnhealthyInstancePercentExceededInRollingUpgrade"
     UNHEALTHY_UPGRADED = "MaxUnhealthyUpgradedInstancePercentExceededInRollingUpgrade"
     CREDENTIAL_REFUSED = "ExtensionCredentialRefused"
+    CANARY_UNHEALTHY = "CanaryUnhealthyInRollingUpgrade"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

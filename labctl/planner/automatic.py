@@ -12,6 +12,7 @@ from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode
 from labctl.planner.admission import admit_upgrade
 from labctl.planner.gates import find_closed_window
 from labctl.planner.members import asks_to_be_skipped
+from labctl.planner.scale import find_change
 from labctl.planner.situation import Situation, survey
 
 _STEPS = 2**32
@@ -79,6 +80,9 @@ def decide_rollout(
     closed = find_closed_window(scale_set, now)
     if closed is not None:
         return Hold(subject=name, reason=f"{version} {closed.reason}", until=closed.until)
+    change = find_change(scale_set)
+    if change is not None:
+        return Hold(subject=name, reason=f"{version} waits: instances come or go: {change}")
     refusal = admit_upgrade(scale_set, target_version=version, target_digest=offer.digest, now=now)
     if refusal is not None:
         code = f"{refusal.code}: " if refusal.code else ""
@@ -145,7 +149,8 @@ def _find_block(
             names = ", ".join(s.instance.name for s in outdated)
             return f"{version} failed on {names} in upgrade {last.id}; {again}"
         return None
-    why = f" ({last.error.message})" if last.error is not None else ""
+    reason = last.error.message if last.error is not None else last.end_reason
+    why = f" ({reason})" if reason else ""
     return f"upgrade {last.id} to {version} ended {last.code.value}{why}; {again}"
 
 

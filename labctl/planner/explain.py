@@ -10,6 +10,7 @@ from labctl.model.plan import (
     Decision,
     EndBatch,
     EndUpgrade,
+    Plan,
     RenewInstances,
     ScaleSet,
     StartUpgrade,
@@ -19,6 +20,7 @@ from labctl.model.upgrade import Upgrade
 from labctl.planner.health import judge
 from labctl.planner.plan import plan
 from labctl.planner.situation import Situation, survey
+from labctl.planner.upgrade import plan_upgrade
 
 
 def explain(scale_set: ScaleSet, instance: Instance, now: datetime) -> tuple[str, ...]:
@@ -34,6 +36,20 @@ def explain(scale_set: ScaleSet, instance: Instance, now: datetime) -> tuple[str
         *_describe_protection(instance),
         *_describe_repair(situation),
         f"next: {_find_next(scale_set, instance.name, now)}",
+    )
+
+
+def find_upgrade_steps(scale_set: ScaleSet, now: datetime) -> Plan:
+    """The part of the plan that the running upgrade waits for; empty when it decides at once."""
+    upgrade = scale_set.upgrade
+    answer = plan(scale_set, now)
+    if upgrade is None or answer.decisions:
+        return Plan()
+    moving = {m.instance for m in upgrade.members if m.state.is_moving}
+    own = plan_upgrade(scale_set, survey(scale_set), now).holds
+    return Plan(
+        actions=tuple(a for a in answer.actions if a.instance in moving),
+        holds=tuple(h for h in answer.holds if h in own or h.subject in moving),
     )
 
 

@@ -10,41 +10,28 @@ from typing import assert_never
 
 from labctl.model.instance import (
     NOT_CHECKED,
-    DomainFacts,
-    ExtensionRun,
     Generation,
     Health,
     HealthState,
     Instance,
-    Power,
     Wanted,
 )
 from labctl.model.instance_policy import RepairAction
 from labctl.model.plan import (
     Action,
     AskApproval,
-    AwaitReady,
     BeginBatch,
     BeginRepair,
-    CollectEvidence,
     CreateInstance,
     Decision,
-    Define,
-    DeleteInstance,
-    DiscardGeneration,
     EndBatch,
     EndRepair,
     EndUpgrade,
     MoveMember,
-    Prepare,
     RemoveInstance,
     RenewInstances,
-    RerunCustomData,
-    RunExtension,
     ScaleSet,
-    Start,
     StartUpgrade,
-    Stop,
     SuspendRepairs,
 )
 from labctl.model.repair import Repair
@@ -57,6 +44,7 @@ from labctl.model.upgrade import (
     UpgradePurpose,
 )
 from labctl.planner.members import make_members
+from labctl.planner.outcome import apply, change_generation
 from labctl.planner.renewal import choose_renewal, renew_in_place
 
 
@@ -112,54 +100,6 @@ def succeed(scale_set: ScaleSet, action: Action, now: datetime) -> ScaleSet:
     return settle_member(changed, name, now)
 
 
-def apply(instance: Instance, action: Action, now: datetime) -> Instance | None:
-    """The instance after an action on it went well; None: it is gone."""
-    domain = instance.domain
-    match action:
-        case Prepare():
-            return change_current(instance, lambda g: replace(g, prepared=True))
-        case Stop():
-            off = replace(domain, power=Power.STOPPED, reason="shutdown")
-            return replace(mark_stopping(instance), domain=off)
-        case Define():
-            defined = DomainFacts(generation=action.generation, power=Power.STOPPED)
-            return replace(instance, domain=defined)
-        case Start():
-            running = replace(domain, power=Power.RUNNING, reason="booted")
-            fresh = replace(instance, domain=running, health=NOT_CHECKED)
-            return change_current(
-                fresh, lambda g: replace(g, started_at=now, failure=None, evidence_at=None)
-            )
-        case AwaitReady():
-            return change_current(instance, lambda g: replace(g, ready_at=now))
-        case RunExtension():
-            run = ExtensionRun(
-                name=action.extension,
-                started_at=now,
-                finished_at=now,
-                exit_code=0,
-                tag=action.tag,
-            )
-            return change_current(instance, lambda g: replace(g, extensions=_add(g, run)))
-        case RerunCustomData():
-            return replace(instance, rerun_custom_data_asked_at=None)
-        case CollectEvidence():
-            return change_current(instance, lambda g: replace(g, evidence_at=now))
-        case DiscardGeneration():
-            kept = tuple(g for g in instance.generations if g.number != action.generation)
-            return replace(instance, generations=kept)
-        case DeleteInstance():
-            return None
-        case _:
-            assert_never(action)
-
-
-def mark_stopping(instance: Instance) -> Instance:
-    """What is written before a stop: from then on, being off is no crash."""
-    cleared = tuple(replace(g, started_at=None, ready_at=None) for g in instance.generations)
-    return replace(instance, generations=cleared, health=NOT_CHECKED)
-
-
 def settle_member(scale_set: ScaleSet, instance: str, now: datetime) -> ScaleSet:
     """Start the clock of a moving member that is through its extensions, once."""
     return _change_member(
@@ -175,22 +115,6 @@ def change_instance(
     """Change the one instance of this name."""
     instances = tuple(change(i) if i.name == name else i for i in scale_set.instances)
     return replace(scale_set, instances=instances)
-
-
-def change_current(instance: Instance, change: Callable[[Generation], Generation]) -> Instance:
-    """Change the generation that the instance should boot."""
-    return _change_generation(instance, instance.generation, change)
-
-
-def _change_generation(
-    instance: Instance, number: int | None, change: Callable[[Generation], Generation]
-) -> Instance:
-    generations = tuple(change(g) if g.number == number else g for g in instance.generations)
-    return replace(instance, generations=generations)
-
-
-def _add(generation: Generation, run: ExtensionRun) -> tuple[ExtensionRun, ...]:
-    return (*(r for r in generation.extensions if r.name != run.name), run)
 
 
 def _change_upgrade(scale_set: ScaleSet, change: Callable[[Upgrade], Upgrade]) -> ScaleSet:
@@ -377,7 +301,7 @@ def _restore(instance: Instance, upgrade: Upgrade | None) -> Instance:
     previous = next(m.from_generation for m in members if m.instance == instance.name)
     assert previous is not None  # noqa: S101 - set when the batch began
     # It was ready before the swap and must be so again after it; old marks do not count.
-    restored = _change_generation(
+    restored = change_generation(
         instance, previous, lambda g: replace(g, started_at=None, ready_at=None, failure=None)
     )
     return replace(restored, generation=previous, health=NOT_CHECKED)

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from labctl.model.instance import Power
 from labctl.model.plan import Hold, ScaleSet
 from labctl.model.upgrade import MemberState, Upgrade
 from labctl.model.window import find_next_opening, is_open
-from labctl.planner.health import judge
+from labctl.planner.health import find_failure, judge
 from labctl.planner.situation import Situation
 
 
@@ -67,12 +68,15 @@ def _find_bake(
     canary, ended_at = upgrade.control.canary, upgrade.batch_ended_at
     if canary is None or upgrade.batches != 1 or ended_at is None:
         return None
-    # Who failed is judged by the limits; who was stopped or deleted proves nothing any more.
-    proving = [s for s in situations if s.is_counted and _is_upgraded(s)]
+    proving = _find_proving(situations)
     ill = [s.instance.name for s in proving if not judge(s).is_healthy]
     if ill:
         reason = f"bake time of the canary begins anew when {', '.join(ill)} is healthy"
-        return Hold(subject=scale_set.name, reason=reason)
+        moments = [_find_last_moment(upgrade, ended_at, s) for s in proving]
+        last = min((moment for moment in moments if moment is not None), default=None)
+        if last is not None:
+            reason += f", {(last - now).total_seconds():.0f} s left"
+        return Hold(subject=scale_set.name, reason=reason, until=last)
     since = [s.instance.health.since for s in proving]
     until = max([ended_at, *(each for each in since if each is not None)]) + canary.bake_time
     if now >= until:
@@ -81,6 +85,46 @@ def _find_bake(
     left = (until - now).total_seconds()
     reason = f"bake time of the canary ({names}), {left:.0f} s left"
     return Hold(subject=scale_set.name, reason=reason, until=until)
+
+
+def find_failed_canary(
+    upgrade: Upgrade, situations: Sequence[Situation], now: datetime
+) -> str | None:
+    """Say so when a canary fell ill and did not recover in its time for health.
+
+    The limits may tolerate that; but its bake time would never be over.
+    """
+    canary, ended_at = upgrade.control.canary, upgrade.batch_ended_at
+    if canary is None or upgrade.batches != 1 or ended_at is None:
+        return None
+    for situation in _find_proving(situations):
+        last = _find_last_moment(upgrade, ended_at, situation)
+        if last is not None and now >= last:
+            return (
+                f"canary {situation.instance.name} fell ill and was not healthy again within "
+                f"{upgrade.health_timeout.total_seconds():g} s: {judge(situation).reason}"
+            )
+    return None
+
+
+def _find_last_moment(
+    upgrade: Upgrade, ended_at: datetime, situation: Situation
+) -> datetime | None:
+    """When an ill canary has had its time; None: it is healthy, or on its way to be judged."""
+    instance, failure = situation.instance, find_failure(situation)
+    if not judge(situation).is_unhealthy:
+        return None
+    if instance.domain.power in {Power.PAUSED, Power.CRASHED}:
+        return ended_at  # as in its batch: certain at once
+    since = instance.health.since if failure is None else failure.at
+    if since is None or (failure is None and instance.domain.power is not Power.RUNNING):
+        return None  # it is switched on again, and is judged then
+    return max(ended_at, since) + upgrade.health_timeout
+
+
+def _find_proving(situations: Sequence[Situation]) -> list[Situation]:
+    # Who failed is judged by the limits; who was stopped or deleted proves nothing any more.
+    return [s for s in situations if s.is_counted and _is_upgraded(s)]
 
 
 def _is_upgraded(situation: Situation) -> bool:

@@ -1,8 +1,9 @@
 """What happens next to a scale set: `plan`."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
-from labctl.model.plan import Action, Hold, Plan, ScaleSet
+from labctl.model.plan import Action, Hold, Plan, ScaleSet, Setback
 from labctl.planner.boot import admit_boots
 from labctl.planner.instance import find_next_step
 from labctl.planner.repairs import plan_repairs
@@ -34,7 +35,15 @@ def plan(scale_set: ScaleSet, now: datetime) -> Plan:
         return repairs
     evidence = {action.instance: action for action in upgrade.actions}
     waits = {hold.subject: hold for hold in (*repairs.holds, *upgrade.holds)}
-    steps = [(s, evidence.get(s.instance.name) or _find_step(s, waits)) for s in situations]
+    steps = [
+        (
+            s,
+            _wait_after(
+                scale_set.setbacks, evidence.get(s.instance.name) or _find_step(s, waits), now
+            ),
+        )
+        for s in situations
+    ]
     admitted = admit_boots(steps, scale_set.capacity)
     set_holds = tuple(h for h in upgrade.holds if h.subject == scale_set.name)
     return Plan(
@@ -46,6 +55,20 @@ def plan(scale_set: ScaleSet, now: datetime) -> Plan:
             *(s for s in admitted if isinstance(s, Hold)),
         ),
     )
+
+
+def _wait_after(
+    setbacks: Mapping[str, Setback], step: Action | Hold | None, now: datetime
+) -> Action | Hold | None:
+    """A step that the host did not let through waits alone, and takes no boot from the others."""
+    setback = None if step is None or isinstance(step, Hold) else setbacks.get(step.instance)
+    if setback is None or step is None or isinstance(step, Hold):
+        return step
+    if type(step).__name__ != setback.step or now >= setback.until:
+        return step
+    left = (setback.until - now).total_seconds()
+    reason = f"{setback.step} failed, tried again in {left:.0f} s: {setback.reason}"
+    return Hold(subject=step.instance, reason=reason, until=setback.until)
 
 
 def _find_step(situation: Situation, waits: dict[str, Hold]) -> Action | Hold | None:

@@ -21,6 +21,18 @@ def plan_scaling(scale_set: ScaleSet) -> Plan:
     return _plan_scale_out(scale_set, kept, reason)
 
 
+def find_change(scale_set: ScaleSet) -> str | None:
+    """What keeps the number of instances from being what it will be; None: it is.
+
+    Where more are protected from scale-in than the capacity is, they stay, and that is no change.
+    """
+    leaving = [i.name for i in scale_set.instances if i.wanted is Wanted.DELETED]
+    if leaving:
+        return f"{', '.join(sorted(leaving))} being deleted"
+    decisions = plan_scaling(scale_set).decisions
+    return decisions[0].reason if decisions else None
+
+
 def _remove(instances: list[Instance], reason: str) -> tuple[Decision, ...]:
     return tuple(RemoveInstance(instance=i.name, reason=reason) for i in instances)
 

@@ -34,7 +34,7 @@ from labctl.planner.batch import (
     limit_next_batch,
     name_phase,
 )
-from labctl.planner.gates import find_gate
+from labctl.planner.gates import find_failed_canary, find_gate
 from labctl.planner.health import (
     find_failure,
     is_credential_refused,
@@ -198,6 +198,9 @@ def _plan_between_batches(
     pending = [m for m in upgrade.members if m.state is MemberState.PENDING]
     if not pending:
         return _end(upgrade, UpgradeCode.COMPLETED, "no instance is left to upgrade")
+    ill = find_failed_canary(upgrade, situations, now)
+    if ill is not None:
+        return _fault(upgrade, UpgradeErrorCode.CANARY_UNHEALTHY, ill)
     if upgrade.cancel_asked_at is not None:
         why = upgrade.cancel_reason or "cancelled"
         return _end(upgrade, UpgradeCode.CANCELLED, f"{why}, {len(pending)} not upgraded")

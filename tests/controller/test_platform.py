@@ -12,7 +12,7 @@ from labctl.controller.platform import Platform, foresee
 from labctl.controller.record import record
 from labctl.model.plan import EndUpgrade, Hold
 from labctl.model.upgrade import StartedBy, UpgradeCode
-from labctl.planner import Timing, make_members
+from labctl.planner import Rollout, Timing, make_members
 from labctl.store.upgrades import insert_upgrade
 from tests.controller.test_models import (
     NOW,
@@ -101,3 +101,26 @@ def test_a_renewed_credential_is_looked_at_at_once(web, monkeypatch):
     assert platform._find_absent(view(web), later) is not None  # asked once a minute
     renewed = replace(view(web), model_revision=2)
     assert platform._find_absent(renewed, later) is None
+
+
+def test_an_offer_that_is_deleted_between_look_and_start_is_a_hold(web, monkeypatch):
+    with web.write() as connection:
+        connection.exec_driver_sql(
+            "UPDATE generation SET image_digest = 'old', image_version='0.9.0'"
+        )
+    foreseen = module.foresee
+
+    def delete_it(connection, facts, **values):
+        found = foreseen(connection, facts, **values)
+        offer = replace(
+            found.offer, image=found.offer.image.model_copy(update={"version": "9.9.9"})
+        )
+        return replace(found, decision=Rollout(offer=offer, reason="newer"))
+
+    monkeypatch.setattr(module, "foresee", delete_it)
+    monkeypatch.setattr(module, "find_unreachable", lambda *_, **__: ())
+    platform = Platform(SimpleNamespace(database=web, settings=None), Timing())
+    hold = platform.consider(view(web), NOW)
+    assert hold.reason == (
+        "image version tiny/9.9.9 was deleted meanwhile; another one is looked for"
+    )

@@ -216,3 +216,16 @@ def test_a_clock_that_was_set_back_does_not_put_questions_off(prober, answers):
     turn(prober, NOW - timedelta(hours=1))
     turn(prober, NOW - timedelta(hours=1) + 10 * SECOND)
     assert answers.asked > asked
+
+
+def test_a_step_tells_whether_any_verdict_turned(prober, answers):
+    watch(prober, known=Health(state=HEALTHY, since=NOW, detail="Healthy"))
+    turn(prober, NOW)
+    assert prober.has_turned  # nothing to record, but "not asked yet" is over
+    prober.step(NOW + 5 * SECOND)
+    prober.await_answers(5 * SECOND)
+    assert prober.step(NOW + 5 * SECOND) == {}
+    assert not prober.has_turned
+    answers.state = UNHEALTHY
+    turn(prober, NOW + 10 * SECOND)
+    assert prober.has_turned

@@ -25,7 +25,12 @@ from labctl.planner import foresight
 from labctl.store.database import Database
 from labctl.store.events import load_events
 from labctl.store.gallery import add_version, ensure_definition, find_version
-from labctl.store.instances import change_generation, load_reserved_ports, save_health
+from labctl.store.instances import (
+    change_generation,
+    change_instance,
+    load_reserved_ports,
+    save_health,
+)
 from labctl.store.scale_sets import load_view
 from labctl.store.upgrades import insert_upgrade, load_upgrade
 
@@ -335,3 +340,45 @@ def test_the_store_does_with_decisions_what_the_planner_foresees(web, last):
         if foreseen.upgrade is not None and foreseen.upgrade.code.is_final:
             foreseen = replace(foreseen, upgrade=None)  # the view shows running ones only
         assert essence(view(web)) == essence(foreseen), decision
+
+
+def make_ready(database):
+    """Both instances run; returns the facts."""
+    with database.write() as connection:
+        for name in ("web_0", "web_1"):
+            change_generation(connection, name, 1, prepared=True, started_at=NOW, ready_at=NOW)
+    running = DomainFacts(generation=1, power=Power.RUNNING)
+    facts = view(database)
+    return replace(facts, instances=tuple(replace(i, domain=running) for i in facts.instances))
+
+
+def admit_newer(connection, facts):
+    image = find_version(connection, "tiny", VersionNumber(1, 1, 0))
+    target = Target(image=image, model_revision=facts.model_revision)
+    return admit(connection, facts, target, restores=False, started_by=StartedBy.USER, now=NOW)
+
+
+def test_more_protected_instances_than_the_capacity_take_part_in_an_upgrade(web):
+    make_ready(web)
+    with web.write() as connection:
+        scale(connection, "web", 1, now=NOW)
+        for name in ("web_0", "web_1"):  # a moment too late to be heard by `scale`
+            change_instance(
+                connection, name, protect_from_scale_in=True, protect_from_scale_set_actions=False
+            )
+    facts = make_ready(web)
+    assert (facts.spec.capacity, len(facts.instances)) == (1, 2)
+    with web.write() as connection:
+        upgrade = admit_newer(connection, facts)
+    with web.read() as connection:
+        members = load_upgrade(connection, upgrade).members
+    assert [m.instance for m in members] == ["web_0", "web_1"]
+
+
+def test_an_upgrade_does_not_begin_while_instances_come_or_go_and_says_which(web):
+    facts = make_ready(web)
+    with web.write() as connection:
+        scale(connection, "web", 3, now=NOW)
+        with pytest.raises(RefusedError) as refused:
+            admit_newer(connection, facts)
+    assert refused.value.detail == "capacity is 3, present are 2"

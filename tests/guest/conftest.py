@@ -76,6 +76,7 @@ class Agent:
     def start(self, **config):
         values = {
             "tokenSha256": sha256(TOKEN.encode()).hexdigest(),
+            "tokenLineSha256": sha256(f"{TOKEN}\n".encode()).hexdigest(),
             "port": self.port,
             "protocol": "http",
             "requestPath": "/health",

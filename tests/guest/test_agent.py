@@ -1,6 +1,7 @@
 """One contract for both health agents, agent.py and agent.sh."""
 
 import datetime
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -186,3 +187,39 @@ def self_signed(path):
         )
     )
     return path
+
+
+def test_an_application_that_does_not_come_to_an_end_is_given_up_at_the_interval(tmp_path):
+    """It accepts and is silent; each probe has its own time, and no process stays behind."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        agent = Agent("sh", tmp_path)
+        agent.start(appPort=mute.getsockname()[1])
+        try:
+            agent.wait(lambda: agent.verdict() == ("Unhealthy", "/health: timed out"))
+            before = (tmp_path / "state").read_text()
+            agent.wait(lambda: len(find_processes(agent, "nc 127.0.0.1")) == 1)
+            agent.wait(lambda: len(find_processes(agent, "nc 127.0.0.1")) == 0)
+            agent.wait(lambda: len(find_processes(agent, "nc 127.0.0.1")) == 1)
+            assert before.splitlines()[1:] == (tmp_path / "state").read_text().splitlines()[1:]
+        finally:
+            agent.stop()
+
+
+def test_with_the_prober_its_guard_ends(tmp_path, application):
+    agent = Agent("sh", tmp_path)
+    agent.start(appPort=application.port)
+    try:
+        agent.wait(lambda: agent.verdict()[0] == "Healthy")
+        agents = len(find_processes(agent, "agent.sh"))
+        agent.process.kill()
+        agent.process.wait()
+        agent.wait(lambda: len(find_processes(agent, "agent.sh")) == agents - 2)
+    finally:
+        agent.stop()
+
+
+def find_processes(agent, text):
+    """The command lines, with `text` in them, of the session that the agent began."""
+    listing = subprocess.run(["ps", "axww", "-o", "sid=,args="], capture_output=True, text=True)
+    rows = (line.strip().partition(" ") for line in listing.stdout.splitlines())
+    return [args for sid, _, args in rows if sid == str(agent.process.pid) and text in args]

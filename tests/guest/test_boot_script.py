@@ -221,6 +221,7 @@ def test_the_agent_gets_its_files_and_the_guest_never_sees_the_token(guest):
     agent = guest.root / "run/labctl/health"
     assert json.loads((agent / "config.json").read_text()) == {
         "tokenSha256": hashlib.sha256(AGENT.token.encode()).hexdigest(),
+        "tokenLineSha256": hashlib.sha256(f"{AGENT.token}\n".encode()).hexdigest(),
         "port": 17800,
         "protocol": "http",
         "appPort": 8080,

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from labctl.model.control import ApprovalDefault, ApprovalPolicy, ApprovalScope, CanaryPolicy
-from labctl.model.plan import ScaleSet
+from labctl.model.plan import ScaleSet, Setback
 from labctl.model.setup import CustomData
 from labctl.model.upgrade_policy import RollingUpgradePolicy, UpgradeMode, UpgradePolicy
 from labctl.model.window import UTC_CLOCK, MaintenanceWindow, Shift, ZoneClock
@@ -22,6 +22,7 @@ from tests.planner.happenings import (
     resume,
 )
 from tests.planner.world import (
+    T0,
     PlanFunction,
     World,
     make_set,
@@ -151,6 +152,25 @@ def tolerated_canary_bakes_anew(plan: PlanFunction) -> World:
     return world
 
 
+def tolerated_canary_stays_ill(plan: PlanFunction) -> World:
+    """The limits would let it go on, the bake time would never be over: its time for health is."""
+    world = baking(6, plan, max_unhealthy_upgraded_instance_percent=100)
+    world.at(300, "web_0 falls ill", fall_ill("web_0"))
+    return world
+
+
+def host_fault_of_one_holds_up_nobody_else(plan: PlanFunction) -> World:
+    """One boot at a time, and web_0 cannot be switched on for a minute: its turn goes on."""
+    scale_set = make_set(0, spec=make_spec(3))
+    fault = Setback(step="Start", reason="its disk is in use", until=T0 + timedelta(minutes=1))
+    held = replace(
+        scale_set,
+        capacity=replace(scale_set.capacity, boots_at_once=1),
+        setbacks={"web_0": fault},
+    )
+    return World(scale_set=held, plan=plan)
+
+
 CONTROL_STORIES: tuple[Callable[[PlanFunction], World], ...] = (
     user_pauses_and_resumes,
     paused_upgrade_is_cancelled,
@@ -165,4 +185,6 @@ CONTROL_STORIES: tuple[Callable[[PlanFunction], World], ...] = (
     canary_bakes_before_the_others,
     canary_falls_ill_while_it_bakes,
     tolerated_canary_bakes_anew,
+    tolerated_canary_stays_ill,
+    host_fault_of_one_holds_up_nobody_else,
 )

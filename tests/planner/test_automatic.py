@@ -276,3 +276,24 @@ def test_what_an_upgrade_would_skip_begins_none():
     told = telling(make_set(1, spec=spec), {"web_0": make_metrics(0, skips=True)})
     assert "up to date" in reason(told)
     assert isinstance(decide(telling(make_set(1, spec=spec), {"web_0": make_metrics(0)})), Rollout)
+
+
+def test_instances_that_come_or_go_are_waited_for():
+    scale_set = automatic(3)
+    wider = replace(scale_set, spec=scale_set.spec.model_copy(update={"capacity": 4}))
+    assert reason(wider) == ("1.1.0 waits: instances come or go: capacity is 4, present are 3")
+
+
+def test_more_protected_instances_than_the_capacity_are_upgraded_as_they_are():
+    scale_set = automatic(3)
+    kept = tuple(replace(i, protect_from_scale_in=True) for i in scale_set.instances)
+    spec = scale_set.spec.model_copy(update={"capacity": 2})
+    assert isinstance(decide(replace(scale_set, instances=kept, spec=spec)), Rollout)
+
+
+def test_why_the_last_attempt_was_cancelled_is_told():
+    scale_set = automatic()
+    last = attempt(scale_set, UpgradeCode.CANCELLED, end_reason="too late today, 4 not upgraded")
+    assert "ended Cancelled (too late today, 4 not upgraded); it is tried again" in reason(
+        scale_set, past=[last]
+    )

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from labctl.model.instance import NO_DOMAIN, DomainFacts, Health, HealthState, Power, Wanted
 from labctl.model.instance_policy import AutomaticRepairsPolicy
-from labctl.planner import explain, plan
+from labctl.model.plan import Plan
+from labctl.planner import explain, find_upgrade_steps, plan
 from labctl.planner.foresight import record
 from tests.planner.happenings import cancel
 from tests.planner.world import (
@@ -119,3 +120,19 @@ def test_a_repair_is_told():
     assert why(begun, "web_0")[3] == (
         "repair 1 (Replace): Replace, try 1 of 3; unhealthy: HTTP 503"
     )
+
+
+def test_what_an_upgrade_waits_for_are_its_own_holds_and_the_steps_of_its_batch():
+    scale_set = upgrading(make_set(3))
+    assert find_upgrade_steps(make_set(3), T0) == Plan()
+    assert find_upgrade_steps(scale_set, T0) == Plan()  # it decides at once
+    for decision in plan(scale_set, T0).decisions:
+        scale_set = record(scale_set, decision, T0)
+    steps = find_upgrade_steps(scale_set, T0)
+    assert [type(action).__name__ for action in steps.actions] == ["Prepare"]
+    ill = replace(scale_set.instances[2], health=ILL)  # of no batch yet
+    beside = replace(scale_set, instances=(*scale_set.instances[:2], ill))
+    assert plan(beside, T0).holds
+    assert find_upgrade_steps(beside, T0) == steps
+    paused = upgrading(make_set(3), paused_at=T0)
+    assert find_upgrade_steps(paused, T0).holds == plan(paused, T0).holds

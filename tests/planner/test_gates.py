@@ -5,12 +5,24 @@ from datetime import timedelta
 
 import pytest
 
-from labctl.model.control import ApprovalDefault, ApprovalPolicy, ApprovalScope, CanaryPolicy
+from labctl.model.control import (
+    NO_CONTROL,
+    ApprovalDefault,
+    ApprovalPolicy,
+    ApprovalScope,
+    CanaryPolicy,
+)
 from labctl.model.instance import DomainFacts, Health, HealthState, Power, Wanted
 from labctl.model.machine import ImageReference
 from labctl.model.plan import AskApproval, BeginBatch, EndUpgrade, Hold
 from labctl.model.plan import Rollout as RolloutWish
-from labctl.model.upgrade import MemberState, StartedBy, UpgradeCode, UpgradePurpose
+from labctl.model.upgrade import (
+    MemberState,
+    StartedBy,
+    UpgradeCode,
+    UpgradeErrorCode,
+    UpgradePurpose,
+)
 from labctl.model.upgrade_policy import (
     AutomaticOsUpgradePolicy,
     RollingUpgradePolicy,
@@ -360,6 +372,61 @@ def test_a_set_of_one_needs_no_bake_time():
     )
     (ended,) = plan(alone, T0).decisions
     assert ended.code is UpgradeCode.COMPLETED
+
+
+def ill(since, **changes):
+    """As `baked`, with a canary that the limits tolerate though it has been ill since then."""
+    scale_set = baked(**changes)
+    sick = Health(state=HealthState.UNHEALTHY, since=since, detail="HTTP 503")
+    canary = replace(scale_set.instances[0], health=sick)
+    limits = RollingUpgradePolicy(
+        max_batch_instance_percent=50, max_unhealthy_upgraded_instance_percent=100
+    )
+    return replace(
+        scale_set,
+        instances=(canary, *scale_set.instances[1:]),
+        upgrade=replace(scale_set.upgrade, policy=limits, health_timeout=HOUR / 6),
+    )
+
+
+def test_an_ill_canary_has_its_time_for_health_and_then_stops_the_upgrade():
+    fell_ill, last = T0 + HOUR / 4, T0 + HOUR / 4 + HOUR / 6
+    answer = plan(ill(fell_ill), last - HOUR / 60)
+    (hold,) = [h for h in answer.holds if h.subject == "web"]
+    assert hold.reason == ("bake time of the canary begins anew when web_0 is healthy, 60 s left")
+    assert (answer.decisions, hold.until) == ((), last)
+    (ended,) = plan(ill(fell_ill), last).decisions
+    assert (ended.code, ended.error.code) == (
+        UpgradeCode.FAULTED,
+        UpgradeErrorCode.CANARY_UNHEALTHY,
+    )
+    assert ended.reason == (
+        "canary web_0 fell ill and was not healthy again within 600 s: HTTP 503"
+    )
+
+
+def test_the_time_of_an_ill_canary_does_not_begin_before_its_batch_has_ended():
+    assert plan(ill(T0 - HOUR), T0 + HOUR / 6 - HOUR / 60).decisions == ()
+    assert isinstance(plan(ill(T0 - HOUR), T0 + HOUR / 6).decisions[0], EndUpgrade)
+
+
+def test_a_paused_canary_is_ill_for_certain_and_one_that_starts_again_is_waited_for():
+    scale_set = ill(T0 + HOUR)
+
+    def with_power(power, **changes):
+        canary = scale_set.instances[0]
+        changed = replace(canary, domain=replace(canary.domain, power=power), **changes)
+        return replace(scale_set, instances=(changed, *scale_set.instances[1:]))
+
+    (ended,) = plan(with_power(Power.PAUSED), T0 + HOUR / 60).decisions
+    assert ended.error.code is UpgradeErrorCode.CANARY_UNHEALTHY
+    assert plan(with_power(Power.STOPPED), T0 + 9 * HOUR).decisions == ()
+
+
+def test_an_ill_instance_stops_nothing_where_there_is_no_canary():
+    scale_set = ill(T0)
+    plain = replace(scale_set, upgrade=replace(scale_set.upgrade, control=NO_CONTROL))
+    assert isinstance(plan(plain, T0 + 9 * HOUR).decisions[0], BeginBatch)
 
 
 def test_a_preview_tells_canary_and_bake_time():

@@ -417,6 +417,24 @@ MUTANTS = [
     ("canary", "gates.py", "or upgrade.batches != 1 or", "or upgrade.batches == 1 or"),
     ("canary", "gates.py", "*(each for each in since if each is not None)", ""),
     ("canary", "gates.py", "    if now >= until:\n        return None\n    names", "    names"),
+    ("canary", "upgrade.py", "ill = find_failed_canary(upgrade, situations, now)", "ill = None"),
+    ("canary", "gates.py", "if last is not None and now >= last:", "if last is not None:"),
+    ("canary", "gates.py", "max(ended_at, since) + upgrade.health_timeout", "max(ended_at, since)"),
+    ("canary", "gates.py", "return max(ended_at, since) +", "return since +"),
+    (
+        "canary",
+        "gates.py",
+        "failure is None and instance.domain.power is not",
+        "False and instance.domain.power is not",
+    ),
+    # a step that the host does not let through
+    ("setback", "plan.py", "or now >= setback.until:", "or True:"),
+    ("setback", "plan.py", "or now >= setback.until:", "or now > setback.until:"),
+    ("setback", "plan.py", "type(step).__name__ != setback.step or", ""),
+    # how many there will be
+    ("change", "scale.py", "    if leaving:\n        return f", "    if 0:\n        return f"),
+    ("change", "scale.py", "return decisions[0].reason if decisions else None", "return None"),
+    ("change", "automatic.py", "    if change is not None:", "    if False:"),
     # when a model is rolled out by itself
     (
         "rollout",
@@ -597,5 +615,7 @@ def test_each_main_rule_has_at_least_three_mutants():
         "window",
         "approval",
         "canary",
+        "setback",
+        "change",
     ):
         assert rules.count(rule) >= 3, rule

@@ -8,7 +8,7 @@ import pytest
 from labctl.model.instance import Wanted
 from labctl.model.instance_policy import ScaleInPolicy, ScaleInRule
 from labctl.model.plan import CreateInstance, Hold, RemoveInstance
-from labctl.planner import plan
+from labctl.planner import find_change, plan
 from tests.planner.world import (
     T0,
     make_generation,
@@ -135,3 +135,19 @@ def test_deleting_the_scale_set_removes_all_and_cancels_its_upgrade():
     assert [(d.code, d.reason) for d in plan(gone, T0).decisions] == [
         ("Cancelled", "the scale set is being deleted")
     ]
+
+
+def test_a_number_that_changes_is_told_until_it_is_as_wanted():
+    assert find_change(make_set(2)) is None
+    fewer = make_set(2, instances=[make_instance(0)])
+    assert find_change(fewer) == "capacity is 2, present are 1"
+    leaving = make_set(1, instances=[make_instance(0), make_instance(1, wanted=Wanted.DELETED)])
+    assert find_change(leaving) == "web_1 being deleted"
+
+
+def test_more_protected_instances_than_the_capacity_are_no_change():
+    kept = [make_instance(n, protect_from_scale_in=True) for n in range(3)]
+    assert find_change(make_set(3, instances=kept, spec=make_spec(1))) is None
+    one_free = [*kept[:2], make_instance(2)]
+    found = find_change(make_set(3, instances=one_free, spec=make_spec(1)))
+    assert found == "capacity is 1, present are 3"

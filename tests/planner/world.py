@@ -41,14 +41,9 @@ from labctl.model.upgrade import StartedBy, Upgrade
 from labctl.model.upgrade_policy import RollingUpgradePolicy, UpgradePolicy
 from labctl.planner import make_members
 from labctl.planner import plan as real_plan
-from labctl.planner.foresight import apply as apply_action
-from labctl.planner.foresight import (
-    change_current,
-    change_instance,
-    mark_stopping,
-    record,
-    settle_member,
-)
+from labctl.planner.foresight import change_instance, record, settle_member
+from labctl.planner.outcome import apply as apply_action
+from labctl.planner.outcome import change_current, mark_stopping
 from tests.planner.rules import check_rules, is_restart_asked, is_through
 
 T0 = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)

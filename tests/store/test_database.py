@@ -189,3 +189,19 @@ def test_a_store_of_before_keeps_its_rows_and_learns_what_its_images_stand_for(t
         purposes = connection.execute(text("SELECT purpose FROM upgrade")).scalars().all()
         assert purposes == ["OsImage"] * 3
     database.close()
+
+
+def test_the_version_changes_with_each_commit_of_another_and_with_nothing_else(database):
+    first = database.find_version()
+    with database.read() as connection:
+        connection.execute(text("SELECT count(*) FROM event"))
+    assert database.find_version() == first
+    with database.write() as connection:
+        _note(connection, "from the same process")
+    second = database.find_version()
+    assert second != first
+    other = Database(database.path)  # as another process has it
+    with other.write() as connection:
+        _note(connection, "from elsewhere")
+    other.close()
+    assert database.find_version() not in {first, second}

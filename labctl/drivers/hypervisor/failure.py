@@ -10,6 +10,7 @@ import libvirt
 
 from labctl.errors import (
     HostError,
+    InstanceHostError,
     InvalidError,
     LabError,
     NotFoundError,
@@ -102,7 +103,7 @@ def explain_start(
     if ports:
         return _port_taken(domain, ports)
     if "lock" in message and "Failed to get" in message:
-        return HostError(
+        return InstanceHostError(
             f"cannot start {name!r}: one of its disks is in use by another program",
             detail=message,
             hint="find it with: lsof <disk>",
@@ -111,7 +112,7 @@ def explain_start(
     if match is not None:
         user = _qemu_user(connection)
         # libvirtd may see what we cannot, so its words count, not a look of ours.
-        return HostError(
+        return InstanceHostError(
             f"cannot start {name!r}: file {match['path']!r} is missing or unreadable",
             detail=f"QEMU runs as user {user!r}; libvirt says: {message}",
             hint=f"check that it exists and that {user!r} may pass every directory above it",
