@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from labctl.drivers.guest_script import RERUN_CUSTOM_DATA, RUN_EXTENSION, as_root
+from labctl.drivers.guest_settings import unpack_settings
 from labctl.drivers.ssh import CommandResult, SshConnection, SshError, no_check, wait_for_ssh
 from labctl.drivers.ssh_exchange import Check, OnOutput
 from labctl.errors import LabError
+from labctl.guest.windows_scripts import as_powershell, build_extension
 
 STATE_DIR = "/var/lib/labctl/extensions"  # in the guest, on its OS disk
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -61,11 +63,16 @@ def run_extension(
     `on_output` may see the last output again after a lost connection.
 
     `settings` come from `guest_settings.pack_settings`. They and, when `is_private`, the output
-    touch no disk of the guest; the output can then be fetched only once.
+    touch no disk of the guest; the output can then be fetched only once. In a Windows guest
+    they are on its disk for the time of the run, for administrators only; there nothing is private.
 
     Raises ExtensionError, TimedOutError when the guest cannot be reached again, and what `check`
     raises.
     """
+    if is_private and connection.target.is_windows:
+        raise ExtensionError(
+            f"extension {name!r} has protected settings, which Windows cannot keep"
+        )
     if not _KEY.fullmatch(run_key):
         raise ExtensionError(f"the key {run_key!r} of extension {name!r} is not a file name")
     seconds = max(1, math.ceil(timeout.total_seconds()))
@@ -76,10 +83,20 @@ def run_extension(
             arguments = [state_dir, run_key, str(len(script)), str(seconds)]
             arguments += ["force" if is_forced else "", str(len(settings))]
             arguments += ["private" if is_private else ""]
+            command, stdin = as_root(RUN_EXTENSION, arguments), script + settings
+            if connection.target.is_windows:
+                command = as_powershell()
+                stdin = build_extension(
+                    key=run_key,
+                    script=script,
+                    seconds=seconds,
+                    settings=unpack_settings(settings),
+                    is_forced=is_forced,
+                )
             try:
                 result = current.run(
-                    as_root(RUN_EXTENSION, arguments),
-                    stdin=script + settings,
+                    command,
+                    stdin=stdin,
                     timeout=timedelta(seconds=max(1.0, end - time.monotonic())),
                     on_output=on_output,
                     check=check,
