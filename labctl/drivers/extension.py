@@ -9,14 +9,23 @@ from datetime import timedelta
 
 from labctl.drivers.guest_script import RERUN_CUSTOM_DATA, RUN_EXTENSION, as_root
 from labctl.drivers.guest_settings import unpack_settings
-from labctl.drivers.ssh import CommandResult, SshConnection, SshError, no_check, wait_for_ssh
+from labctl.drivers.ssh import (
+    CommandResult,
+    SshConnection,
+    SshError,
+    SshTarget,
+    no_check,
+    wait_for_ssh,
+)
 from labctl.drivers.ssh_exchange import Check, OnOutput
 from labctl.errors import LabError
 from labctl.guest.windows_scripts import as_powershell, build_extension
 
 STATE_DIR = "/var/lib/labctl/extensions"  # in the guest, on its OS disk
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_VERDICT = re.compile(r"^labctl-extension code=(\d+|none) timed_out=([01]) resumed=([01])$", re.M)
+_VERDICT = re.compile(
+    r"^labctl-extension code=(\d+|none) timed_out=([01]) resumed=([01])\r?$", re.M
+)
 _START_AND_END = timedelta(seconds=120)  # starting, killing at the time-out, a busy guest
 _RECONNECT = timedelta(seconds=60)
 
@@ -109,7 +118,7 @@ def run_extension(
                 current = wait_for_ssh(connection.target, deadline=_RECONNECT, check=check)
                 is_forced = False  # the first call may have begun the new run
                 continue
-            return _read_result(result, name)
+            return _read_result(result, name, connection.target)
     finally:
         if current is not connection:
             current.close()
@@ -142,13 +151,15 @@ def rerun_custom_data(
     )
 
 
-def _read_result(result: CommandResult, name: str) -> ExtensionResult:
+def _read_result(result: CommandResult, name: str, target: SshTarget) -> ExtensionResult:
     verdicts = _VERDICT.findall(result.stderr)
     if not verdicts:
         reason = (result.stderr.strip().splitlines() or ["no answer in time"])[-1]
         raise ExtensionError(
             f"extension {name!r} could not be run: {reason}",
-            hint="labctl logs in as a user who may use sudo without a password",
+            hint="labctl logs in as an administrator, and PowerShell must be in the path"
+            if target.is_windows
+            else "labctl logs in as a user who may use sudo without a password",
         )
     code, timed_out, resumed = verdicts[-1]
     return ExtensionResult(
