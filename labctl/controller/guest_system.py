@@ -15,12 +15,10 @@ def refuse_wrong_system(connection: Connection, spec: ScaleSetSpec) -> None:
     definition = find_definition(connection, spec.image.definition)
     if definition is None:
         return
-    needs = _find_needed_updates_setting(spec, definition.os_type)
-    if needs is not None:
-        raise InvalidError(
-            f"scale set {spec.name!r} {needs} with enableAutomaticOSUpgrade", hint=_HINT
-        )
     is_windows = definition.os_type is OsType.WINDOWS
+    needs = _find_needed_setting(spec) if is_windows else None
+    if needs is not None:
+        raise InvalidError(f"scale set {needs}", hint=_HINT)
     if is_windows and not spec.is_windows:
         raise InvalidError(
             f"scale set {spec.name!r} has a Windows image and no windowsConfiguration",
@@ -46,23 +44,20 @@ def refuse_other_system(old: ScaleSetSpec, new: ScaleSetSpec) -> None:
         )
 
 
-def find_updates_fault(connection: Connection, spec: ScaleSetSpec) -> str | None:
+def find_updates_fault(spec: ScaleSetSpec) -> str | None:
     """Why automatic upgrades must not run: Windows Update does so by itself; None: they may."""
-    definition = find_definition(connection, spec.image.definition)
-    if definition is None:
-        return None
-    needs = _find_needed_updates_setting(spec, definition.os_type)
-    return None if needs is None else f"the scale set {needs}"
+    # `apply` takes a Windows image with a windowsConfiguration only, so the spec alone tells.
+    return _find_needed_setting(spec) if spec.is_windows else None
 
 
 _HINT = "Windows Update would restart instances by itself, outside of batches and their limits"
 
 
-def _find_needed_updates_setting(spec: ScaleSetSpec, os_type: OsType) -> str | None:
+def _find_needed_setting(spec: ScaleSetSpec) -> str | None:
     # Azure's default is true, also where nothing is said.
     configuration = spec.windows_configuration
     is_off = configuration is not None and not configuration.enable_automatic_updates
-    if os_type is not OsType.WINDOWS or is_off:
-        return None
     policy = spec.upgrade_policy.automatic_os_upgrade_policy
-    return f"needs {_AT} to be false" if policy.enable_automatic_os_upgrade else None
+    if is_off or not policy.enable_automatic_os_upgrade:
+        return None
+    return f"{spec.name!r} needs {_AT} to be false, as long as enableAutomaticOSUpgrade is true"

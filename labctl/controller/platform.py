@@ -108,7 +108,7 @@ def foresee(connection: Connection, view: ScaleSet, *, timing: Timing, now: date
     versions = load_versions(connection, view.spec.image.definition)
     latest = find_latest(versions, region=view.spec.region, now=now)
     offer = None if latest is None else _make_offer(latest, view.spec)
-    fault = find_updates_fault(connection, view.spec)
+    fault = find_updates_fault(view.spec)
     decision = (
         Hold(subject=view.name, reason=fault)
         if fault is not None

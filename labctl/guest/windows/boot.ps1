@@ -69,7 +69,9 @@ function Set-PrivateFile([string] $path, [byte[]] $content) {
 function Open-RunKey {
     # A volatile key is gone with the power, as /run is elsewhere.
     $hive = [Microsoft.Win32.RegistryKey]::OpenBaseKey('LocalMachine', 'Registry64')
-    $key = $hive.CreateSubKey('SOFTWARE\labctl-run', 'ReadWriteSubTree', 'Volatile')
+    $key = $hive.CreateSubKey('SOFTWARE\labctl-run',
+        [Microsoft.Win32.RegistryKeyPermissionCheck]::ReadWriteSubTree,
+        [Microsoft.Win32.RegistryOptions]::Volatile)
     if (-not $key.GetValue('bootId')) {
         $key.SetValue('bootId', [Guid]::NewGuid().ToString())
     }
@@ -258,7 +260,7 @@ function Set-AutomaticUpdates([bool] $isOn) {
 
 function Register-Task([string] $name, $action, [string] $account, $trigger) {
     $principal = New-ScheduledTaskPrincipal -UserId $account -LogonType ServiceAccount -RunLevel Highest
-    $settings = New-ScheduledTaskSettingsSet -ExecutionTimeLimit ([TimeSpan]::Zero) -RestartCount 999 `
+    $settings = New-ScheduledTaskSettingsSet -ExecutionTimeLimit ([TimeSpan]::Zero) -RestartCount 255 `
         -RestartInterval (New-TimeSpan -Minutes 1) -AllowStartIfOnBatteries -DontStopIfGoingOnBatteries
     $parts = @{ TaskName = $name; Action = $action; Principal = $principal; Settings = $settings; Force = $true }
     if ($trigger) { $parts.Trigger = $trigger }
