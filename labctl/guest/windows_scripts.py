@@ -16,6 +16,7 @@ from labctl.model.windows import find_script_kind
 
 BOOT_NAME = "labctl-boot.ps1"
 CUSTOM_DATA_NAME = "labctl-custom-data.ps1"
+_RUN_BOOT = f'& "$($seed.DriveLetter):\\{BOOT_NAME}"\n'
 _MARK = b"\xef\xbb\xbf"  # without it Windows PowerShell takes a script for one of an old code page
 # `$input` is what Windows PowerShell makes of stdin. Errors are told as text: as objects they would
 # come as XML.
@@ -49,7 +50,7 @@ def build_windows_boot_script(config: WindowsBootConfig) -> str:
         kind = "script" if find_script_kind(config.custom_data) else "parts"
     values: dict[str, JsonValue] = {
         "instanceId": config.instance_id,
-        "launcher": encode_command(_guest_text("launcher.ps1")),
+        "launcher": encode_command(_guest_text("launcher.ps1") + _RUN_BOOT),
         "hostKey": _encode(config.host_key),
         "hostKeyPublic": _encode(config.host_key_public.strip() + "\n"),
         "authorizedKeys": [key.strip() for key in config.authorized_keys if key.strip()],
@@ -69,7 +70,10 @@ def build_launcher(*, has_script: bool) -> str:
 
     It holds nothing secret, because cloudbase-init writes all user-data to its log.
     """
-    text = "#ps1_sysnative\n" + _guest_text("launcher.ps1")
+    # A later boot, or an image that was made of an instance, has the task, which runs by itself.
+    find_task = "Get-ScheduledTask labctl-boot -ErrorAction SilentlyContinue"
+    text = f"#ps1_sysnative\n{_guest_text('launcher.ps1')}"
+    text += f"if (-not ({find_task})) {{\n    {_RUN_BOOT}}}\n"
     if has_script:
         text += f'& "$($seed.DriveLetter):\\{CUSTOM_DATA_NAME}"\nexit $LASTEXITCODE\n'
     return text

@@ -113,8 +113,13 @@ def test_the_user_s_script_is_carried_as_it_is_and_marked_where_it_must_be():
 def test_the_boot_task_runs_the_launcher_and_only_the_first_boot_the_custom_data():
     values, _ = split(build_windows_boot_script(CONFIG))
     launcher = base64.b64decode(values["launcher"]).decode("utf-16-le")
-    assert launcher == (SCRIPTS / "launcher.ps1").read_text()
-    assert build_launcher(has_script=False) == f"#ps1_sysnative\n{launcher}"
+    begin = (SCRIPTS / "launcher.ps1").read_text()
+    assert launcher == begin + '& "$($seed.DriveLetter):\\labctl-boot.ps1"\n'
+    assert build_launcher(has_script=False) == (
+        f"#ps1_sysnative\n{begin}"
+        "if (-not (Get-ScheduledTask labctl-boot -ErrorAction SilentlyContinue)) {\n"
+        '    & "$($seed.DriveLetter):\\labctl-boot.ps1"\n}\n'
+    )
     assert build_launcher(has_script=True).startswith(build_launcher(has_script=False))
     assert "labctl-custom-data.ps1" not in launcher
     assert len(values["launcher"]) < 8000  # of a command line's 8191 characters

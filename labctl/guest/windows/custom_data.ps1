@@ -8,6 +8,13 @@ $log = Join-Path $root 'custom-data.log'
 if (Test-Path -LiteralPath $verdict) {
     if ((ConvertFrom-Json ([IO.File]::ReadAllText($verdict))).instanceId -eq $config.instanceId) { exit 0 }
 }
+$hive = [Microsoft.Win32.RegistryKey]::OpenBaseKey('LocalMachine', 'Registry64')
+# At a later boot the boot script runs beside this one.
+$until = [DateTime]::UtcNow.AddMinutes(10)
+while (-not ($run = $hive.OpenSubKey('SOFTWARE\labctl-run')) -or -not $run.GetValue('boot')) {
+    if ([DateTime]::UtcNow -gt $until) { throw 'the boot script has not run' }
+    Start-Sleep -Milliseconds 500
+}
 $extension = 'ps1'
 $system = 'System32'
 if ($config.kind -eq 'cmd') { $extension = 'cmd' }
@@ -27,9 +34,8 @@ $process = [Diagnostics.Process]::Start($start)
 $process.WaitForExit()
 $code = $process.ExitCode
 if ($code -eq 1002 -or $code -eq 1003) { exit $code }
-$key = [Microsoft.Win32.RegistryKey]::OpenBaseKey('LocalMachine', 'Registry64').OpenSubKey('SOFTWARE\labctl-run')
 $report = @{ instanceId = $config.instanceId; status = 'done'; exitCode = $code; restartsAfter = '' }
-if ($code -eq 1001) { $report.restartsAfter = $key.GetValue('bootId') }
+if ($code -eq 1001) { $report.restartsAfter = $run.GetValue('bootId') }
 elseif ($code -ne 0) { $report.status = 'failed' }
 [IO.File]::WriteAllText("$verdict.part", (ConvertTo-Json $report -Compress))
 if (Test-Path -LiteralPath $verdict) { Remove-Item -LiteralPath $verdict }

@@ -1,3 +1,5 @@
-# What custom data printed, for the message of its failure.
-$log = Join-Path $env:ProgramData 'labctl\custom-data.log'
-if (Test-Path -LiteralPath $log) { Get-Content -LiteralPath $log -Tail 40 }
+# How custom data ended and what it printed last, for the message of its failure.
+foreach ($name in 'custom-data.json', 'custom-data.log') {
+    $file = Join-Path $env:ProgramData "labctl\$name"
+    if (Test-Path -LiteralPath $file) { Get-Content -LiteralPath $file -Tail 40 }
+}
