@@ -45,6 +45,7 @@ SSH_PORT = 22
 AGENT_PORT = 17800
 _LOOPBACK = "127.0.0.1"
 _BOOT = timedelta(minutes=2)
+_WINDOWS_BOOT = timedelta(minutes=15)  # the first boot of a prepared image restarts a few times
 _CUSTOM_DATA = timedelta(minutes=10)
 
 
@@ -284,8 +285,9 @@ def application_port(probe: HealthProbe) -> int:
 def deadlines(lab: Lab, model: ScaleSetSpec) -> Deadlines:
     """How long the rungs of a boot may take on this host."""
     factor = lab.acceleration.boot_factor
+    boot = _WINDOWS_BOOT if model.is_windows else _BOOT
     return Deadlines(
-        ssh=model.timeouts.boot or _BOOT * factor,
+        ssh=model.timeouts.boot or boot * factor,
         custom_data=model.timeouts.custom_data or _CUSTOM_DATA * factor,
     )
 

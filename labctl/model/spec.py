@@ -41,7 +41,9 @@ class Timeouts(Strict):
     """How long the steps of a boot may take. The defaults grow where the host only emulates."""
 
     boot: Duration | None = Field(
-        default=None, gt=timedelta(0), description="Power-on to SSH; default 2m, emulated 10m"
+        default=None,
+        gt=timedelta(0),
+        description="Power-on to SSH; default 2m, Windows 15m; emulated five times that",
     )
     custom_data: Duration | None = Field(
         default=None,

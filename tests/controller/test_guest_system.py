@@ -1,11 +1,11 @@
 """Windows scale sets: what is refused when a spec is applied, and how instances are made."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from labctl.controller.build import build_domain, build_seed
+from labctl.controller.build import build_domain, build_seed, deadlines
 from labctl.controller.desired import NO_CAPACITY, apply_spec, rerun
 from labctl.controller.lab import Lab
 from labctl.controller.platform import foresee
@@ -165,4 +165,6 @@ def test_an_instance_is_made_as_its_spec_says(
     assert domain.hardware is hardware
     content = build_seed(lab, instance, generation, view.spec, identity)
     assert isinstance(content, seed or CloudbaseSeed)
+    minutes = 75 if hardware.is_windows else 10
+    assert deadlines(lab, view.spec).ssh == timedelta(minutes=minutes)
     assert (content.hostname, content.public_keys) == ("web-0", ("ssh-ed25519 AAAA",))
