@@ -54,6 +54,11 @@ def test_other_custom_data_that_cloudbase_init_reads_is_taken(text):
     assert find_custom_data_fault(text) is None
 
 
+@pytest.mark.parametrize("text", ["#ps1\n", "rem cmd\n"])
+def test_scripts_that_windows_runs_are_taken(text):
+    assert find_custom_data_fault(text) is None
+
+
 @pytest.mark.parametrize("text", ["#!/bin/sh\n", "<powershell>x</powershell>", "dir", "\n#ps1\n"])
 def test_custom_data_that_it_would_pass_over_is_refused(text):
     assert "#ps1_sysnative" in (find_custom_data_fault(text) or "")
