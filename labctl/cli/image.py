@@ -112,7 +112,12 @@ def import_(
         SourceFormat, typer.Option("--format", help="The format of FILE.")
     ] = SourceFormat.QCOW2,
     os_type: Annotated[
-        OsType, typer.Option("--os-type", help="How the image is prepared: cloud-init or Ignition.")
+        OsType,
+        typer.Option(
+            "--os-type",
+            case_sensitive=False,
+            help="How the image is prepared: cloud-init, Ignition or cloudbase-init.",
+        ),
     ] = OsType.LINUX,
     description: Annotated[str, typer.Option(help="What the definition is, for people.")] = "",
     publish: PublishOption = False,

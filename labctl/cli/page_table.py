@@ -17,8 +17,11 @@ class PageRow:
 _INDEX = (
     "loopback server with an index of the publisher's shape; the publisher itself was not asked"
 )
-_IMPORT = "no publisher; labctl image import FILE, of an image with cloudbase-init"
-_NOT_RUN = "not run: no Windows image here, and no licence to ship one"
+_IMPORT = "no publisher; labctl image import FILE --os-type Windows; it needs cloudbase-init"
+_NOT_RUN = (
+    "no guest booted: no Windows image here, and no licence to ship one; seed, machine and agent "
+    "were tried by themselves"
+)
 _WINDOWS = (
     "2012-R2-Datacenter",
     "2016-Datacenter",

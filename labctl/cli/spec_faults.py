@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from labctl.model.machine import DISK_NAME_PATTERN, NAME_PATTERN
+from labctl.model.machine import DISK_NAME_PATTERN, MOUNT_PATTERN, NAME_PATTERN
 from labctl.model.quantity import format_duration, format_size
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.spec_rules import RuleError
@@ -24,7 +24,8 @@ _PATTERNS = {
     DISK_NAME_PATTERN: "must begin with a lower-case letter, go on with lower-case letters, digits "
     "and '-', not end with '-', and have at most 12 characters",
     r"^(latest|\d+\.\d+\.\d+)$": "must be 'latest' or Major.Minor.Patch, such as 1.4.0",
-    r"^/[A-Za-z0-9._/-]+$": "must be an absolute path of letters, digits and . _ - /",
+    MOUNT_PATTERN: "must be an absolute path of letters, digits and . _ - /, or for Windows a "
+    "drive letter from E: to Z:",
     START_PATTERN: 'must be a time of the day, from "00:00" to "23:59"',
     ZONE_PATTERN: "must be a time zone of the IANA database, such as Europe/Berlin",
     r"^[ -~]+$": "must be printable ASCII text on one line",

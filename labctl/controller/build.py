@@ -4,13 +4,16 @@ import ipaddress
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import assert_never
 
 from labctl.controller.lab import Lab
+from labctl.drivers.cloudbase_seed import CloudbaseSeed, shorten_hostname
 from labctl.drivers.disks import DataDisk, OsGenerationFiles, data_disk_path, os_generation_files
 from labctl.drivers.domain import (
     DataDiskFile,
     DomainConfig,
     FirmwareFile,
+    Hardware,
     NatNetwork,
     PortForward,
     UserNetwork,
@@ -28,10 +31,12 @@ from labctl.guest.boot_script import (
     build_boot_script,
     build_vendor_data,
 )
+from labctl.guest.windows_scripts import WindowsBootConfig, build_windows_boot_script
 from labctl.model.health_source import ApplicationHealth, HealthProbe, Protocol
 from labctl.model.instance import Generation, Identity, Instance
 from labctl.model.plan import ScaleSet
 from labctl.model.spec import ScaleSetSpec
+from labctl.model.windows import DriverKind
 from labctl.store.data_disks import DataDiskRow
 from labctl.store.gallery import find_os_type
 
@@ -40,6 +45,7 @@ SSH_PORT = 22
 AGENT_PORT = 17800
 _LOOPBACK = "127.0.0.1"
 _BOOT = timedelta(minutes=2)
+_WINDOWS_BOOT = timedelta(minutes=15)  # the first boot of a prepared image restarts a few times
 _CUSTOM_DATA = timedelta(minutes=10)
 
 
@@ -96,6 +102,7 @@ def build_domain(
         firmware_file=FirmwareFile(name=entry, path=files.ignition)
         if entry is not None and files.ignition is not None
         else None,
+        hardware=_hardware(model),
         data_disks=tuple(
             DataDiskFile(name=disk.name, path=disk.path, serial=disk.serial)
             for disk in disks
@@ -110,12 +117,14 @@ def build_domain(
 
 def build_seed(
     lab: Lab, instance: Instance, generation: Generation, model: ScaleSetSpec, identity: Identity
-) -> SeedContent:
+) -> SeedContent | CloudbaseSeed:
     """The seed of an instance on one of its generations."""
     name = instance.name
     agent = model.health.application_health
     # cloud-init runs custom data again only for a new instance-id, so the generation is in it.
     instance_id = f"{name}-g{generation.number}-{identity.uuid.hex[:8]}"
+    if model.windows_configuration is not None:
+        return _build_windows_seed(lab, instance_id, name, model, identity)
     script = build_boot_script(
         BootConfig(
             instance_id=instance_id,
@@ -123,12 +132,7 @@ def build_seed(
             host_key_public=identity.host_key_public,
             controller_public_key=lab.controller_public_key,
             authorized_keys=model.ssh_keys,
-            data_disks=tuple(
-                DataDiskMount(
-                    name=disk.name, file_system=disk.file_system, mount_point=disk.mount_point
-                )
-                for disk in model.data_disks
-            ),
+            data_disks=_list_mounts(model),
             health=None if agent is None else _agent_config(agent, identity),
         )
     )
@@ -141,6 +145,52 @@ def build_seed(
         network_config=_network_config(identity),
         boot_script=script,
     )
+
+
+def _build_windows_seed(
+    lab: Lab, instance_id: str, name: str, model: ScaleSetSpec, identity: Identity
+) -> CloudbaseSeed:
+    agent = model.health.application_health
+    keys = (lab.controller_public_key, *model.ssh_keys)
+    users = custom_data(model).decode()
+    config = WindowsBootConfig(
+        instance_id=instance_id,
+        host_key=identity.host_key,
+        host_key_public=identity.host_key_public,
+        authorized_keys=keys,
+        enable_automatic_updates=model.windows_configuration is not None
+        and model.windows_configuration.enable_automatic_updates,
+        custom_data=users,
+        data_disks=_list_mounts(model),
+        health=None if agent is None else _agent_config(agent, identity),
+    )
+    return CloudbaseSeed(
+        instance_id=instance_id,
+        hostname=shorten_hostname(name),
+        public_keys=keys,
+        custom_data=users,
+        boot_script=build_windows_boot_script(config),
+    )
+
+
+def _list_mounts(model: ScaleSetSpec) -> tuple[DataDiskMount, ...]:
+    return tuple(
+        DataDiskMount(name=disk.name, file_system=disk.file_system, mount_point=disk.mount_point)
+        for disk in model.data_disks
+    )
+
+
+def _hardware(model: ScaleSetSpec) -> Hardware:
+    windows = model.windows_configuration
+    if windows is None:
+        return Hardware.LINUX
+    match windows.drivers:
+        case DriverKind.STANDARD:
+            return Hardware.WINDOWS
+        case DriverKind.VIRTIO:
+            return Hardware.WINDOWS_VIRTIO
+        case _:
+            assert_never(windows.drivers)
 
 
 def find_ignition_entry(lab: Lab, generation: Generation, model: ScaleSetSpec) -> str | None:
@@ -196,7 +246,7 @@ def network_name(scale_set: str) -> str:
     return f"labctl-{scale_set}"
 
 
-def ssh_target(lab: Lab, identity: Identity) -> SshTarget:
+def ssh_target(lab: Lab, identity: Identity, *, is_windows: bool = False) -> SshTarget:
     """Where and as whom labctl logs in."""
     host, port = _reach(identity, identity.ssh_port, SSH_PORT)
     return SshTarget(
@@ -205,6 +255,7 @@ def ssh_target(lab: Lab, identity: Identity) -> SshTarget:
         user=GUEST_USER,
         host_key_public=identity.host_key_public,
         key_path=lab.settings.controller_key,
+        is_windows=is_windows,
     )
 
 
@@ -234,8 +285,9 @@ def application_port(probe: HealthProbe) -> int:
 def deadlines(lab: Lab, model: ScaleSetSpec) -> Deadlines:
     """How long the rungs of a boot may take on this host."""
     factor = lab.acceleration.boot_factor
+    boot = _WINDOWS_BOOT if model.is_windows else _BOOT
     return Deadlines(
-        ssh=model.timeouts.boot or _BOOT * factor,
+        ssh=model.timeouts.boot or boot * factor,
         custom_data=model.timeouts.custom_data or _CUSTOM_DATA * factor,
     )
 

@@ -8,6 +8,7 @@ from typing import assert_never
 from sqlalchemy import Connection
 
 from labctl.controller.custom_data import refuse_unfit_custom_data
+from labctl.controller.guest_system import refuse_other_system, refuse_wrong_system
 from labctl.controller.models import InstanceNeed, ask_for_rollout
 from labctl.controller.protection import refuse_fewer_than_protected
 from labctl.controller.record_repair import add_same_generation
@@ -72,6 +73,7 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
             connection, spec.image.definition, spec.image.version, region=spec.region, now=now
         )
         _refuse_other_sizes(connection, spec)
+        refuse_wrong_system(connection, spec)
         refuse_unfit_custom_data(connection, spec)
         insert_scale_set(
             connection,
@@ -96,6 +98,7 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
     _refuse_other_sizes(connection, spec)
     if spec.image != old.image or spec.region != old.region:
         resolve(connection, spec.image.definition, spec.image.version, region=spec.region, now=now)
+    refuse_wrong_system(connection, spec)
     refuse_unfit_custom_data(connection, spec)
     changed = [
         name for name in ScaleSetSpec.model_fields if getattr(old, name) != getattr(spec, name)
@@ -213,6 +216,13 @@ def rerun(
 ) -> list[str]:
     """Run custom data or extensions again on the present OS disks; returns the instances' names."""
     get_scale_set(connection, scale_set)
+    if custom_data and load_wish(connection, scale_set).is_windows:
+        raise RefusedError(
+            f"custom data of scale set {scale_set!r} cannot be repeated: its instances are Windows",
+            detail="cloudbase-init runs it once on each OS disk",
+            hint="for a fresh OS disk: labctl instance reimage INSTANCE; to repeat a step, make it "
+            "an extension",
+        )
     present = load_instances(connection, scale_set)
     chosen = [instance for instance in present if not instances or instance.name in instances]
     unknown = set(instances) - {instance.name for instance in chosen}
@@ -293,6 +303,7 @@ def _refuse_what_cannot_change(old: ScaleSetSpec, new: ScaleSetSpec) -> None:
             detail=f"it is {old.network.type!r}, the spec says {new.network.type!r}",
             hint="apply the spec under another name",
         )
+    refuse_other_system(old, new)
     _refuse_other_repairs(old, new)
     wanted = {disk.name: disk for disk in new.data_disks}
     for disk in old.data_disks:

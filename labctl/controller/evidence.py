@@ -16,6 +16,7 @@ from labctl.drivers.redact import Redactor
 from labctl.drivers.serial_log import clean_text
 from labctl.drivers.ssh import SshConnection
 from labctl.errors import HostError, LabError
+from labctl.guest.windows_scripts import as_powershell, build_custom_data_output
 from labctl.model.instance import Generation, Instance
 from labctl.model.plan import CollectEvidence, ScaleSet
 from labctl.store.instances import change_generation, find_console_offset
@@ -139,8 +140,11 @@ def _rung(generation: Generation) -> str:
 def _ask_guest(connection: SshConnection | None) -> str:
     if connection is None:
         return "not asked: there was no SSH connection"
+    command, stdin = ["sudo", "-n", "sh", "-s"], _GUEST_SCRIPT
+    if connection.target.is_windows:
+        command, stdin = as_powershell(), build_custom_data_output()
     try:
-        result = connection.run(["sudo", "-n", "sh", "-s"], stdin=_GUEST_SCRIPT, timeout=_ASK)
+        result = connection.run(command, stdin=stdin, timeout=_ASK)
     except LabError as error:
         return f"not available: {error.brief}"
     return result.stdout + result.stderr

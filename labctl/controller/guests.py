@@ -67,7 +67,7 @@ class Guests:
         self.hang_up(instance.name)
         warm_up()  # it will be asked for its health as soon as it is up
         report = climb(
-            ssh_target(lab, identity),
+            ssh_target(lab, identity, is_windows=model.is_windows),
             console_log=console_log(lab, view.name, instance.name),
             console_offset=offset,
             deadlines=deadlines(lab, model),
@@ -137,7 +137,8 @@ class Guests:
         with self._lab.database.read() as connection:
             identity = load_identity(connection, instance.name)
         wait = max(_RECONNECT, deadlines(self._lab, view.spec).ssh)
-        made = wait_for_ssh(ssh_target(self._lab, identity), deadline=wait, cancel=signal.event)
+        target = ssh_target(self._lab, identity, is_windows=view.spec.is_windows)
+        made = wait_for_ssh(target, deadline=wait, cancel=signal.event)
         self._connections[instance.name] = made
         return made
 

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from labctl.controller.guest_system import find_updates_fault
 from labctl.controller.lab import Lab
 from labctl.controller.resources import find_unreachable
 from labctl.controller.upgrades import Target, start_upgrade
@@ -107,13 +108,18 @@ def foresee(connection: Connection, view: ScaleSet, *, timing: Timing, now: date
     versions = load_versions(connection, view.spec.image.definition)
     latest = find_latest(versions, region=view.spec.region, now=now)
     offer = None if latest is None else _make_offer(latest, view.spec)
-    decision = decide_rollout(
-        view,
-        offer=offer,
-        enabled_at=row.automatic_since,
-        past=() if offer is None else _load_last(connection, view, offer, row.automatic_since),
-        timing=timing,
-        now=now,
+    fault = find_updates_fault(view.spec)
+    decision = (
+        Hold(subject=view.name, reason=fault)
+        if fault is not None
+        else decide_rollout(
+            view,
+            offer=offer,
+            enabled_at=row.automatic_since,
+            past=() if offer is None else _load_last(connection, view, offer, row.automatic_since),
+            timing=timing,
+            now=now,
+        )
     )
     passed = tuple(
         Passed(version=str(each.version), reason=reason)

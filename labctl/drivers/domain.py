@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import assert_never
 from uuid import UUID
@@ -62,6 +63,24 @@ class FirmwareFile:
     path: Path
 
 
+class Hardware(Enum):
+    """Which devices the guest has drivers for, and what its system wants of the machine."""
+
+    LINUX = auto()
+    WINDOWS = auto()  # SATA and e1000e, for which every Windows has drivers
+    WINDOWS_VIRTIO = auto()  # the image has the virtio drivers
+
+    @property
+    def is_windows(self) -> bool:
+        """Is the guest Windows?"""
+        return self is not Hardware.LINUX
+
+    @property
+    def has_virtio(self) -> bool:
+        """May disks and network card be virtio devices?"""
+        return self is not Hardware.WINDOWS
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainConfig:
     """Everything that the XML of an instance's domain depends on. Paths are absolute."""
@@ -78,6 +97,7 @@ class DomainConfig:
     base_image: Path | None = None  # what os_disk is an overlay on; None: read from its header
     seed: Path
     firmware_file: FirmwareFile | None = None
+    hardware: Hardware = Hardware.LINUX
     data_disks: tuple[DataDiskFile, ...]
     mac: str
     network: UserNetwork | NatNetwork
@@ -155,16 +175,23 @@ def _build(config: DomainConfig, *, config_hash: str) -> ET.Element:
     # Without this libvirt adds a USB controller and a balloon, which cost boot time.
     ET.SubElement(devices, "controller", type="usb", index="0", model="none")
     if isinstance(config.network, NatNetwork):
-        _add_nat_interface(devices, config.mac, config.network)
+        _add_nat_interface(devices, config, config.network)
     _add_console(devices, config.console_log)
-    ET.SubElement(ET.SubElement(devices, "video"), "model", type="none")
+    # The boot loader of Windows draws; nobody listens, so the screen is seen by `virsh screenshot`.
+    video = "vga" if config.hardware.is_windows else "none"
+    ET.SubElement(ET.SubElement(devices, "video"), "model", type=video)
     ET.SubElement(devices, "memballoon", model="none")
-    rng = ET.SubElement(devices, "rng", model="virtio")
-    _text(rng, "backend", "/dev/urandom", model="random")
-    ET.SubElement(devices, "panic", model="isa")
+    if config.hardware.has_virtio:
+        rng = ET.SubElement(devices, "rng", model="virtio")
+        _text(rng, "backend", "/dev/urandom", model="random")
+    # Windows tells a hypervisor like its own of its panics, which takes KVM.
+    if not config.hardware.is_windows:
+        ET.SubElement(devices, "panic", model="isa")
+    elif config.acceleration_kind == "kvm":
+        ET.SubElement(devices, "panic", model="hyperv")
     match config.network:
         case UserNetwork():
-            _add_user_network(domain, config.mac, config.network)
+            _add_user_network(domain, config, config.network)
         case NatNetwork():
             pass
         case _:
@@ -181,6 +208,10 @@ def _add_machine(domain: ET.Element, config: DomainConfig) -> None:
     ET.SubElement(features, "acpi")
     ET.SubElement(features, "apic")
     ET.SubElement(features, "smm", state="off")  # serves secure boot only
+    # QEMU has the enlightenments with KVM only.
+    is_enlightened = config.hardware.is_windows and config.acceleration_kind == "kvm"
+    if is_enlightened:
+        _add_enlightenments(features)
     if config.acceleration_kind != "kvm":
         tcg = ET.SubElement(features, "tcg")
         _text(tcg, "tb-cache", str(_TRANSLATION_CACHE_MIB), unit="MiB")
@@ -189,14 +220,30 @@ def _add_machine(domain: ET.Element, config: DomainConfig) -> None:
     else:
         cpu = ET.SubElement(domain, "cpu", mode="custom", match="exact", check="none")
         _text(cpu, "model", config.cpu_model, fallback="forbid")
-    clock = ET.SubElement(domain, "clock", offset="utc")
+    # Windows takes the clock of the machine for its wall clock.
+    offset = "localtime" if config.hardware.is_windows else "utc"
+    clock = ET.SubElement(domain, "clock", offset=offset)
     ET.SubElement(clock, "timer", name="rtc", tickpolicy="catchup")
     ET.SubElement(clock, "timer", name="pit", tickpolicy="delay")
     ET.SubElement(clock, "timer", name="hpet", present="no")
+    if is_enlightened:
+        ET.SubElement(clock, "timer", name="hypervclock", present="yes")
+
+
+def _add_enlightenments(features: ET.Element) -> None:
+    hyperv = ET.SubElement(features, "hyperv", mode="custom")
+    for name in ("relaxed", "vapic"):
+        ET.SubElement(hyperv, name, state="on")
+    ET.SubElement(hyperv, "spinlocks", state="on", retries="8191")
+    for name in ("vpindex", "synic", "stimer", "reset", "frequencies"):
+        ET.SubElement(hyperv, name, state="on")
 
 
 def _add_disks(devices: ET.Element, config: DomainConfig) -> None:
-    os_disk = _add_disk(devices, config.os_disk, device="vda", serial="os", alias="ua-os")
+    bus, prefix = ("virtio", "vd") if config.hardware.has_virtio else ("sata", "sd")
+    os_disk = _add_disk(
+        devices, config.os_disk, device=f"{prefix}a", bus=bus, serial="os", alias="ua-os"
+    )
     ET.SubElement(os_disk, "boot", order="1")
     if config.base_image is not None:
         base = ET.SubElement(os_disk, "backingStore", type="file")
@@ -205,8 +252,17 @@ def _add_disks(devices: ET.Element, config: DomainConfig) -> None:
         # The base is shared and world-readable; its owner must not change under other instances.
         ET.SubElement(source, "seclabel", model="dac", relabel="no")
         ET.SubElement(base, "backingStore")
+    is_cdrom = config.hardware.is_windows
     seed = _add_disk(
-        devices, config.seed, device="vdb", serial="seed", alias="ua-seed", file_format="raw"
+        devices,
+        config.seed,
+        # Windows reads ISO 9660 on CD-ROMs only; Debian's cloud kernel has no driver for this one.
+        device=("sdb" if is_cdrom else "vdb"),
+        bus=("sata" if is_cdrom else "virtio"),
+        kind="cdrom" if is_cdrom else "disk",
+        serial="seed",
+        alias="ua-seed",
+        file_format="raw",
     )
     ET.SubElement(seed, "readonly")
     for index, disk in enumerate(config.data_disks):
@@ -218,7 +274,8 @@ def _add_disks(devices: ET.Element, config: DomainConfig) -> None:
         data_disk = _add_disk(
             devices,
             disk.path,
-            device=f"vd{_drive_letters(index + 2)}",
+            device=f"{prefix}{_drive_letters(index + 2)}",
+            bus=bus,
             serial=disk.serial,
             alias=f"ua-data-{disk.name}",
         )
@@ -231,37 +288,40 @@ def _add_disk(
     path: Path,
     *,
     device: str,
+    bus: str,
     serial: str,
     alias: str,
+    kind: str = "disk",
     file_format: str = "qcow2",
 ) -> ET.Element:
-    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    disk = ET.SubElement(devices, "disk", type="file", device=kind)
     # writeback obeys the guest's flushes, and unlike none works on tmpfs and shares cached bases.
     driver = ET.SubElement(disk, "driver", name="qemu", type=file_format, cache="writeback")
     driver.set("discard", "unmap")
     ET.SubElement(disk, "source", file=_checked(path))
-    ET.SubElement(disk, "target", dev=device, bus="virtio")
+    ET.SubElement(disk, "target", dev=device, bus=bus)
     _text(disk, "serial", serial)
     ET.SubElement(disk, "alias", name=alias)
     return disk
 
 
-def _add_nat_interface(devices: ET.Element, mac: str, network: NatNetwork) -> None:
+def _add_nat_interface(devices: ET.Element, config: DomainConfig, network: NatNetwork) -> None:
     interface = ET.SubElement(devices, "interface", type="network")
-    ET.SubElement(interface, "mac", address=mac)
+    ET.SubElement(interface, "mac", address=config.mac)
     ET.SubElement(interface, "source", network=network.name)
-    ET.SubElement(interface, "model", type="virtio")
+    ET.SubElement(interface, "model", type="virtio" if config.hardware.has_virtio else "e1000e")
     ET.SubElement(interface, "rom", enabled="no")  # no network boot, so no time spent on it
     ET.SubElement(interface, "alias", name="ua-net")
 
 
-def _add_user_network(domain: ET.Element, mac: str, network: UserNetwork) -> None:
+def _add_user_network(domain: ET.Element, config: DomainConfig, network: UserNetwork) -> None:
     # libvirt's own <interface type='user'> cannot forward ports (without passt).
     forwards = "".join(
         f",hostfwd=tcp:127.0.0.1:{forward.host_port}-:{forward.guest_port}"
         for forward in network.forwards
     )
-    device = f"virtio-net-pci,netdev=ua-net,id=ua-net-nic,mac={_escape(mac)},romfile="
+    model = "virtio-net-pci" if config.hardware.has_virtio else "e1000e"
+    device = f"{model},netdev=ua-net,id=ua-net-nic,mac={_escape(config.mac)},romfile="
     command_line = ET.SubElement(domain, f"{{{_QEMU_NAMESPACE}}}commandline")
     for argument in (
         "-netdev",

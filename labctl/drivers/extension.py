@@ -8,13 +8,24 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from labctl.drivers.guest_script import RERUN_CUSTOM_DATA, RUN_EXTENSION, as_root
-from labctl.drivers.ssh import CommandResult, SshConnection, SshError, no_check, wait_for_ssh
+from labctl.drivers.guest_settings import unpack_settings
+from labctl.drivers.ssh import (
+    CommandResult,
+    SshConnection,
+    SshError,
+    SshTarget,
+    no_check,
+    wait_for_ssh,
+)
 from labctl.drivers.ssh_exchange import Check, OnOutput
 from labctl.errors import LabError
+from labctl.guest.windows_scripts import as_powershell, build_extension
 
 STATE_DIR = "/var/lib/labctl/extensions"  # in the guest, on its OS disk
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_VERDICT = re.compile(r"^labctl-extension code=(\d+|none) timed_out=([01]) resumed=([01])$", re.M)
+_VERDICT = re.compile(
+    r"^labctl-extension code=(\d+|none) timed_out=([01]) resumed=([01])\r?$", re.M
+)
 _START_AND_END = timedelta(seconds=120)  # starting, killing at the time-out, a busy guest
 _RECONNECT = timedelta(seconds=60)
 
@@ -61,11 +72,16 @@ def run_extension(
     `on_output` may see the last output again after a lost connection.
 
     `settings` come from `guest_settings.pack_settings`. They and, when `is_private`, the output
-    touch no disk of the guest; the output can then be fetched only once.
+    touch no disk of the guest; the output can then be fetched only once. In a Windows guest
+    they are on its disk for the time of the run, for administrators only; there nothing is private.
 
     Raises ExtensionError, TimedOutError when the guest cannot be reached again, and what `check`
     raises.
     """
+    if is_private and connection.target.is_windows:
+        raise ExtensionError(
+            f"extension {name!r} has protected settings, which Windows cannot keep"
+        )
     if not _KEY.fullmatch(run_key):
         raise ExtensionError(f"the key {run_key!r} of extension {name!r} is not a file name")
     seconds = max(1, math.ceil(timeout.total_seconds()))
@@ -76,10 +92,20 @@ def run_extension(
             arguments = [state_dir, run_key, str(len(script)), str(seconds)]
             arguments += ["force" if is_forced else "", str(len(settings))]
             arguments += ["private" if is_private else ""]
+            command, stdin = as_root(RUN_EXTENSION, arguments), script + settings
+            if connection.target.is_windows:
+                command = as_powershell()
+                stdin = build_extension(
+                    key=run_key,
+                    script=script,
+                    seconds=seconds,
+                    settings=unpack_settings(settings),
+                    is_forced=is_forced,
+                )
             try:
                 result = current.run(
-                    as_root(RUN_EXTENSION, arguments),
-                    stdin=script + settings,
+                    command,
+                    stdin=stdin,
                     timeout=timedelta(seconds=max(1.0, end - time.monotonic())),
                     on_output=on_output,
                     check=check,
@@ -92,7 +118,7 @@ def run_extension(
                 current = wait_for_ssh(connection.target, deadline=_RECONNECT, check=check)
                 is_forced = False  # the first call may have begun the new run
                 continue
-            return _read_result(result, name)
+            return _read_result(result, name, connection.target)
     finally:
         if current is not connection:
             current.close()
@@ -125,13 +151,15 @@ def rerun_custom_data(
     )
 
 
-def _read_result(result: CommandResult, name: str) -> ExtensionResult:
+def _read_result(result: CommandResult, name: str, target: SshTarget) -> ExtensionResult:
     verdicts = _VERDICT.findall(result.stderr)
     if not verdicts:
         reason = (result.stderr.strip().splitlines() or ["no answer in time"])[-1]
         raise ExtensionError(
             f"extension {name!r} could not be run: {reason}",
-            hint="labctl logs in as a user who may use sudo without a password",
+            hint="labctl logs in as an administrator, and PowerShell must be in the path"
+            if target.is_windows
+            else "labctl logs in as a user who may use sudo without a password",
         )
     code, timed_out, resumed = verdicts[-1]
     return ExtensionResult(

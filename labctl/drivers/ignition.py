@@ -111,9 +111,9 @@ def ensure_ignition(path: Path, content: IgnitionContent) -> bool:
 
 
 def find_entry_name(os_type: OsType) -> str | None:
-    """Under which name of QEMU's fw_cfg the image looks for its config; None: it has cloud-init."""
+    """Under which name of QEMU's fw_cfg the image looks for its config; None: it reads the seed."""
     match os_type:
-        case OsType.LINUX:
+        case OsType.LINUX | OsType.WINDOWS:
             return None
         case OsType.FLATCAR:
             return "opt/org.flatcar-linux/config"

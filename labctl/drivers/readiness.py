@@ -13,12 +13,14 @@ from labctl.drivers.guest_script import AWAIT_CUSTOM_DATA, CUSTOM_DATA_OUTPUT, a
 from labctl.drivers.serial_log import SerialLog
 from labctl.drivers.ssh import (
     CancelledError,
+    CommandResult,
     SshConnection,
     SshError,
     SshTarget,
     wait_for_ssh,
 )
 from labctl.errors import LabError, TimedOutError
+from labctl.guest.windows_scripts import as_powershell, build_await, build_custom_data_output
 from labctl.model.instance import Rung
 
 _SERIAL_EACH = 0.5  # seconds between two looks at the serial log
@@ -183,11 +185,7 @@ def _await_custom_data(
     while True:
         left = timedelta(seconds=max(1.0, end - time.monotonic()))
         try:
-            result = connection.run(
-                as_root(AWAIT_CUSTOM_DATA, [str(int(left.total_seconds()))]),
-                timeout=left + _ANSWER,
-                check=watch.check,
-            )
+            result = _ask_for_custom_data(connection, left, watch)
         except SshError as error:
             connection.close()
             watch.check()
@@ -202,6 +200,16 @@ def _await_custom_data(
             reason = (result.stderr.strip().splitlines() or [f"exit code {result.exit_code}"])[-1]
             raise watch.failure(f"the guest cannot be asked for custom data as root: {reason}")
         return connection, facts
+
+
+def _ask_for_custom_data(
+    connection: SshConnection, left: timedelta, watch: _Watch
+) -> CommandResult:
+    seconds, stdin = int(left.total_seconds()), b""
+    command = as_root(AWAIT_CUSTOM_DATA, [str(seconds)])
+    if connection.target.is_windows:
+        command, stdin = as_powershell(), build_await(seconds)
+    return connection.run(command, stdin=stdin, timeout=left + _ANSWER, check=watch.check)
 
 
 def _parse(stdout: str) -> _Facts:
@@ -241,7 +249,10 @@ def _judge(connection: SshConnection, facts: _Facts, deadline: timedelta, watch:
         raise watch.failure("; ".join(broken))
     errors, warnings = _verdict(facts, deadline)
     if errors:
-        output = connection.run(as_root(CUSTOM_DATA_OUTPUT), timeout=_ANSWER, check=watch.check)
+        command, stdin = as_root(CUSTOM_DATA_OUTPUT), b""
+        if connection.target.is_windows:
+            command, stdin = as_powershell(), build_custom_data_output()
+        output = connection.run(command, stdin=stdin, timeout=_ANSWER, check=watch.check)
         raise watch.failure(f"custom data failed: {'; '.join(errors)}", output=output.stdout)
     return "; ".join(warnings)
 

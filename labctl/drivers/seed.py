@@ -5,6 +5,7 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pycdlib import PyCdlib
 from pycdlib.pycdlibexception import PyCdlibException
@@ -44,7 +45,15 @@ class SeedContent:
         }
 
 
-def ensure_seed(path: Path, content: SeedContent) -> bool:
+class SeedFiles(Protocol):
+    """What a seed is made of, for cloud-init or for cloudbase-init."""
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The files of the seed by name."""
+
+
+def ensure_seed(path: Path, content: SeedFiles) -> bool:
     """Write the seed. False: a seed with this very content was there.
 
     Raises HostError when it cannot be written.

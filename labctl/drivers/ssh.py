@@ -35,7 +35,7 @@ logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 
 class HostKeyError(SshError):
-    """Somebody else answers, or the instance lost its key. Never tried again."""
+    """Somebody else answers, or the instance lost its key. Tried again only with Windows."""
 
 
 class LoginRefusedError(SshError):
@@ -57,6 +57,9 @@ class SshTarget:
     host_key_public: str  # "ssh-ed25519 AAAA..."
     key_path: Path  # the controller's private key
     user: str = "labctl"
+    # Scripts are PowerShell, and the instance's host key comes only after sshd is up: until then it
+    # shows one that the image has made, to which labctl does not log in.
+    is_windows: bool = False
 
     @property
     def name(self) -> str:
@@ -236,8 +239,11 @@ def wait_for_ssh(
             return _log_in(
                 opened, target, min(end, time.monotonic() + _HANDSHAKE.total_seconds()), check_both
             )
-        except HostKeyError:
-            raise
+        except HostKeyError as error:
+            if not target.is_windows:
+                raise
+            last = error
+            _pause(1.0, end, check_both)
         except SshError as error:
             # Early in the boot, systemd lets nobody in yet ("System is booting up").
             last = error

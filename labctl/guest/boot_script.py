@@ -23,7 +23,7 @@ class DataDiskMount:
     """What to do with one data disk; it is found by its serial, `data-<name>`."""
 
     name: str
-    file_system: str | None  # "ext4": made if the disk is blank
+    file_system: str | None  # "ext4", "ntfs": made if the disk is blank
     mount_point: str | None
 
 
@@ -111,9 +111,10 @@ def _guest_file(name: str) -> bytes:
     return files("labctl.guest").joinpath(name).read_bytes()
 
 
-def _agent_calls(agent: AgentConfig) -> list[str]:
+def list_agent_values(agent: AgentConfig) -> dict[str, str | int]:
+    """What the agent is configured with, whatever it is written in."""
     grace_period = agent.grace_period or agent.interval * agent.number_of_probes
-    values: dict[str, str | int] = {
+    return {
         # The guest can check the token without being able to tell it.
         "tokenSha256": hashlib.sha256(agent.token.encode()).hexdigest(),
         "tokenLineSha256": hashlib.sha256(f"{agent.token}\n".encode()).hexdigest(),
@@ -125,8 +126,11 @@ def _agent_calls(agent: AgentConfig) -> list[str]:
         "numberOfProbes": agent.number_of_probes,
         "typeHandlerVersion": agent.type_handler_version,
         "gracePeriodSeconds": math.ceil(grace_period.total_seconds()),
-        "uid": AGENT_UID,
     }
+
+
+def _agent_calls(agent: AgentConfig) -> list[str]:
+    values = {**list_agent_values(agent), "uid": AGENT_UID}
     lines = "".join(f"{key}={value}\n" for key, value in values.items())
     return [
         "begin_agent",

@@ -47,6 +47,7 @@ class OsType(StrEnum):
     LINUX = "linux"  # cloud-init, or what reads its seed
     FLATCAR = "flatcar"  # Ignition
     FEDORA_COREOS = "fedora-coreos"  # Ignition
+    WINDOWS = "windows"  # cloudbase-init
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

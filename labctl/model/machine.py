@@ -11,6 +11,7 @@ MIB = 2**20
 GIB = 2**30
 TIB = 2**40
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$"
+MOUNT_PATTERN = r"^(/[A-Za-z0-9._/-]+|[E-Z]:)$"  # C: is the OS disk, D: is often a CD-ROM
 DISK_NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,10}[a-z0-9])?$"  # a virtio serial holds 20 characters
 
 
@@ -53,14 +54,19 @@ class DataDisk(Strict):
 
     name: str = Field(pattern=DISK_NAME_PATTERN)
     size: DiskSize
-    file_system: Literal["ext4"] | None = Field(
+    file_system: Literal["ext4", "ntfs"] | None = Field(
         default=None, description="Made on an empty disk; a disk that holds anything is left as is"
     )
-    mount_point: str | None = Field(default=None, pattern=r"^/[A-Za-z0-9._/-]+$")
+    mount_point: str | None = Field(
+        default=None,
+        pattern=MOUNT_PATTERN,
+        description="A path; for Windows a drive letter, such as E:",
+    )
 
     @field_validator("mount_point")
     @classmethod
     def _require_clean_path(cls, path: str | None) -> str | None:
-        if path is not None and {"", ".", ".."} & set(path[1:].split("/")):
+        is_path = path is not None and path.startswith("/")
+        if path is not None and is_path and {"", ".", ".."} & set(path[1:].split("/")):
             raise ValueError("must be an absolute path without '.', '..', '//' or a '/' at its end")
         return path

@@ -13,6 +13,7 @@ from labctl.model.quantity import Duration
 from labctl.model.setup import CustomData, Extension
 from labctl.model.strict import Strict
 from labctl.model.upgrade_policy import UpgradeMode, UpgradePolicy
+from labctl.model.windows import WindowsConfiguration, find_windows_faults
 
 DEFAULT_REGION = "local"
 
@@ -40,7 +41,9 @@ class Timeouts(Strict):
     """How long the steps of a boot may take. The defaults grow where the host only emulates."""
 
     boot: Duration | None = Field(
-        default=None, gt=timedelta(0), description="Power-on to SSH; default 2m, emulated 10m"
+        default=None,
+        gt=timedelta(0),
+        description="Power-on to SSH; default 2m, Windows 15m; emulated five times that",
     )
     custom_data: Duration | None = Field(
         default=None,
@@ -78,8 +81,16 @@ class ScaleSetSpec(Strict):
     network: Network = Network()
     timeouts: Timeouts = Timeouts()
     upgrade_policy: UpgradePolicy = UpgradePolicy()
+    windows_configuration: WindowsConfiguration | None = Field(
+        default=None, description="For Windows images, and required there; may be {}"
+    )
     scale_in_policy: ScaleInPolicy = ScaleInPolicy()
     automatic_repairs_policy: AutomaticRepairsPolicy = AutomaticRepairsPolicy()
+
+    @property
+    def is_windows(self) -> bool:
+        """Are its instances Windows? `apply` compares that with the image."""
+        return self.windows_configuration is not None
 
     @field_validator("data_disks")
     @classmethod
@@ -147,4 +158,18 @@ class ScaleSetSpec(Strict):
         if self.health.application_health is None and self.health.probe is None:
             faults.append((at, "needs health.applicationHealth or health.probe"))
         rules.require(faults)
+        return self
+
+    @model_validator(mode="after")
+    def _require_what_the_system_can_do(self) -> Self:
+        policy = self.upgrade_policy.automatic_os_upgrade_policy
+        rules.require(
+            find_windows_faults(
+                self.windows_configuration,
+                data_disks=self.data_disks,
+                extensions=self.extensions,
+                custom_data=None if self.custom_data is None else self.custom_data.inline,
+                is_upgraded_automatically=policy.enable_automatic_os_upgrade,
+            )
+        )
         return self

@@ -85,6 +85,8 @@ def _find_impact(name: str, old: ScaleSetSpec, new: ScaleSetSpec) -> Impact:
             need, reason, reruns = _judge_extensions(old.extensions, new.extensions)
         case "health":
             need, reason = _judge_health(old, new)
+        case "windows_configuration":
+            need, reason = Need.OS_SWAP, "cloudbase-init sets a new OS disk up with it"
         case "network" | "name":
             need, reason = Need.RECREATE, "it is chosen when the scale set is made"
         case "extensions_time_budget":

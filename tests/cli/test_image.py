@@ -160,4 +160,11 @@ def test_an_image_with_ignition_stays_one(image, capsys):
     assert _import(image, "1.0.0", "--os-type", "flatcar") == 0
     assert _import(image, "1.1.0") == ExitCode.REFUSED
     assert "image definition 'tiny' is for flatcar, not for linux" in capsys.readouterr().err
-    assert _import(image, "1.1.0", "--os-type", "windows") == ExitCode.INVALID
+    assert _import(image, "1.1.0", "--os-type", "beos") == ExitCode.INVALID
+
+
+def test_windows_may_be_written_as_azure_does(image, capsys):
+    assert _import(image, "1.0.0", "--os-type", "Windows") == 0
+    assert _import(image, "1.1.0", "--os-type", "windows") == 0
+    assert _import(image, "1.2.0") == ExitCode.REFUSED
+    assert "image definition 'tiny' is for windows, not for linux" in capsys.readouterr().err

@@ -88,12 +88,52 @@ FAULTS = {
     "upgradePolicy:\n  automaticOSUpgradePolicy: {enableAutomaticOSUpgrade: true}\n": "5:56: "
     "upgradePolicy.automaticOSUpgradePolicy.enableAutomaticOSUpgrade: needs "
     "health.applicationHealth or health.probe",
+    "windowsConfiguration: {enableAutomaticUpdates: true}\n"
+    "health: {probe: {protocol: tcp, port: 1}}\n"
+    "upgradePolicy: {automaticOSUpgradePolicy: {enableAutomaticOSUpgrade: true}}\n": "4:48: "
+    "windowsConfiguration.enableAutomaticUpdates: must be false with enableAutomaticOSUpgrade: "
+    "Windows Update would restart instances by itself",
+    "windowsConfiguration: {}\nhealth: {probe: {protocol: tcp, port: 1}}\n"
+    "upgradePolicy: {automaticOSUpgradePolicy: {enableAutomaticOSUpgrade: true}}\n": "4:23: "
+    "windowsConfiguration.enableAutomaticUpdates: must be false with enableAutomaticOSUpgrade: "
+    "Windows Update would restart instances by itself",
+    "windowsConfiguration: {drivers: scsi}\n": "4:33: windowsConfiguration.drivers: must be "
+    "'standard' or 'virtio', not 'scsi'",
+    "windowsConfiguration: {}\ndataDisks: [{name: a, size: 1GiB, fileSystem: ext4}]\n": "5:47: "
+    "dataDisks[0].fileSystem: 'ext4' is only for Linux; Windows has 'ntfs'",
+    "windowsConfiguration: {}\ndataDisks: [{name: a, size: 1GiB, mountPoint: /data}]\n": "5:47: "
+    "dataDisks[0].mountPoint: must be a drive letter for Windows, such as E:",
+    "dataDisks: [{name: a, size: 1GiB, fileSystem: ntfs}]\n": "4:47: dataDisks[0].fileSystem: "
+    "'ntfs' is only for windowsConfiguration",
+    "dataDisks: [{name: a, size: 1GiB, mountPoint: 'E:'}]\n": "4:47: dataDisks[0].mountPoint: a "
+    "drive letter is only for windowsConfiguration",
+    "windowsConfiguration: {}\ndataDisks: [{name: a, size: 1GiB, mountPoint: 'C:'}]\n": "5:47: "
+    "dataDisks[0].mountPoint: must be an absolute path of letters, digits and . _ - /, or for "
+    "Windows a drive letter from E: to Z:, not 'C:'",
+    "windowsConfiguration: {}\ncustomData: {inline: '#!/bin/sh'}\n": "5:22: customData.inline: "
+    "must begin with #ps1_sysnative, #ps1_x86, 'rem cmd', #cloud-config or 'Content-Type: "
+    "multipart' for Windows",
+    "windowsConfiguration: {}\nextensions: [{name: a, script: '#!/bin/sh'}]\n": "5:32: "
+    "extensions[0].script: begins with '#!'; Windows runs PowerShell, or cmd.exe after 'rem cmd'",
+    "windowsConfiguration: {}\nextensions: [{name: a, script: x, protectedSettings: {b: c}}]\n": (
+        "5:54: extensions[0].protectedSettings: cannot be handed to Windows instances, where they "
+        "would be written to the OS disk"
+    ),
 }
 
 
 @pytest.mark.parametrize("rest", FAULTS)
 def test_a_fault_is_told_with_its_place_the_value_and_the_rule(rest):
     assert _faults(rest) == [f"web.yaml:{FAULTS[rest]}"]
+
+
+def test_a_playbook_for_windows_is_refused_with_the_reason(tmp_path):
+    (tmp_path / "a.yml").write_text("[]\n")
+    rest = "windowsConfiguration: {}\nextensions: [{name: a, playbook: a.yml}]\n"
+    assert _faults(rest, base=tmp_path) == [
+        "web.yaml:5:34: extensions[0].playbook: playbooks need Python and sudo in the guest; "
+        "Windows takes scripts only"
+    ]
 
 
 def test_a_version_that_yaml_reads_as_a_number_is_not_changed_silently():

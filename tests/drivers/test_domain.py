@@ -13,6 +13,7 @@ from labctl.drivers.domain import (
     DomainConfig,
     DomainTag,
     FirmwareFile,
+    Hardware,
     NatNetwork,
     PortForward,
     UserNetwork,
@@ -65,7 +66,15 @@ IGNITED = replace(
     firmware_file=FirmwareFile(name="opt/com.coreos/config", path=CONFIG),
     data_disks=(),
 )
-CASES = {"emulated-user": EMULATED, "kvm-nat": ACCELERATED, "ignition": IGNITED}
+WINDOWS = replace(EMULATED, hardware=Hardware.WINDOWS)
+ENLIGHTENED = replace(ACCELERATED, hardware=Hardware.WINDOWS_VIRTIO, data_disks=EMULATED.data_disks)
+CASES = {
+    "emulated-user": EMULATED,
+    "kvm-nat": ACCELERATED,
+    "ignition": IGNITED,
+    "windows": WINDOWS,
+    "windows-kvm-virtio": ENLIGHTENED,
+}
 
 
 def paths_in(xml):

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from labctl.drivers.guest_settings import pack_settings
+from labctl.drivers.guest_settings import pack_settings, unpack_settings
 
 UNPACK = """
 mkdir -p settings protected
@@ -35,3 +35,13 @@ def test_any_text_arrives_as_it_was(shell, tmp_path):
 
 def test_without_settings_nothing_is_sent():
     assert pack_settings({}, {}) == b""
+
+
+def test_a_guest_without_a_shell_gets_the_same_files():
+    assert unpack_settings(pack_settings({"text": AWKWARD, "list": [1]}, {})) == [
+        ("settings.json", json.dumps({"text": AWKWARD, "list": [1]})),
+        ("settings/text", AWKWARD),
+        ("settings/list", "[1]"),
+        ("protected.json", "{}"),
+    ]
+    assert unpack_settings(b"") == []

@@ -118,6 +118,7 @@ def test_each_system_is_asked_where_it_looks():
         OsType.LINUX: None,
         OsType.FLATCAR: "opt/org.flatcar-linux/config",
         OsType.FEDORA_COREOS: "opt/com.coreos/config",
+        OsType.WINDOWS: None,
     }
 
 

@@ -153,6 +153,18 @@ def test_another_host_key_is_refused_at_once(server, relay):
     assert relay.spoken == 1  # not tried again
 
 
+def test_a_windows_instance_may_show_its_own_host_key_late(server, relay):
+    relay.listen()
+    relay.ensure_serving()
+    late = replace(server.target, port=relay.port, is_windows=True)
+    other = replace(late, host_key_public=make_key_pair("other").public)
+    with pytest.raises(TimedOutError) as raised:
+        wait_for_ssh(other, deadline=timedelta(seconds=2))
+    assert "another SSH host key" in raised.value.detail
+    assert relay.spoken > 1
+    wait_for_ssh(late, deadline=FOR_EVER).close()
+
+
 def test_a_key_that_is_not_accepted_is_tried_until_the_deadline(server, tmp_path):
     key = tmp_path / "key"
     key.write_text(make_key_pair("stranger").private)

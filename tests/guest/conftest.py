@@ -4,6 +4,7 @@ import errno
 import http.server
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -85,12 +86,17 @@ class Agent:
             **config,
         }
         (self.directory / "config.json").write_text(json.dumps({**values, "address": "127.0.0.1"}))
+        lines = values
+        if self.kind == "cs":
+            boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+            lines = {**values, "address": "127.0.0.1", "bootId": boot_id}
         (self.directory / "config").write_text(
-            "".join(f"{key}={value}\n" for key, value in values.items())
+            "".join(f"{key}={value}\n" for key, value in lines.items())
         )
         commands = {
             "py": [self.interpreter, "-ISB", GUEST / "agent.py", self.directory / "config.json"],
             "sh": ["busybox", "sh", GUEST / "agent.sh", self.directory],
+            "cs": ["mono", self.interpreter, self.directory / "config"],
         }
         self.process = subprocess.Popen(commands[self.kind], start_new_session=True)
         self.wait(lambda: self.get() is not None)
@@ -150,9 +156,33 @@ def application():
     app.close()
 
 
-@pytest.fixture(params=["py", "sh"])
+@pytest.fixture(scope="session")
+def windows_agent(tmp_path_factory):
+    """The agent for Windows, compiled by Mono, which stands for .NET here."""
+    library = Path("/usr/lib/mono/4.5/System.Runtime.Serialization.dll")
+    if shutil.which("mcs") is None or shutil.which("mono") is None or not library.exists():
+        pytest.skip("Mono is not installed; CONTRIBUTING.md names its packages")
+    program = tmp_path_factory.mktemp("agent") / "agent.exe"
+    libraries = (
+        *("System.Core", "System.Xml", "System.Xml.Linq"),
+        "System.Runtime.Serialization",
+    )
+    subprocess.run(
+        [
+            *("mcs", "-langversion:5", "-warnaserror", f"-out:{program}"),
+            *(f"-r:{library}.dll" for library in libraries),
+            GUEST / "windows" / "agent.cs",
+        ],
+        check=True,
+    )
+    return program
+
+
+@pytest.fixture(params=["py", "sh", "cs"])
 def agent(request, tmp_path):
     agent = Agent(request.param, tmp_path)
+    if request.param == "cs":
+        agent.interpreter = request.getfixturevalue("windows_agent")
     yield agent
     agent.stop()
 

@@ -8,6 +8,7 @@ from labctl.model.health_source import ApplicationHealth, Health, HealthProbe, P
 from labctl.model.machine import DataDisk, ImageReference, MachineSize, OsDisk
 from labctl.model.setup import CustomData, Extension
 from labctl.model.spec import Network, ScaleSetSpec, Timeouts
+from labctl.model.windows import WindowsConfiguration
 from labctl.planner.impact import LIVE_FIELDS, Impact, Need, find_impacts, find_need
 from tests.planner.world import MIB, make_policy, make_spec
 
@@ -35,6 +36,7 @@ CASES = [
     ({}, {"image": ImageReference(definition="tiny", version="1.1.0")}, Need.OS_SWAP),
     ({}, {"os_disk": OsDisk(size="1GiB")}, Need.OS_SWAP),
     ({"ssh_keys": ()}, {"ssh_keys": ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5",)}, Need.OS_SWAP),
+    ({}, {"windows_configuration": WindowsConfiguration()}, Need.OS_SWAP),
     ({}, {"network": NAT}, Need.RECREATE),
     ({}, {"data_disks": (DATA,)}, Need.RESTART),
     ({"data_disks": (DATA,)}, {"data_disks": ()}, Need.RECREATE),

@@ -19,7 +19,7 @@ from uuid import uuid4
 import pytest
 
 from labctl.drivers import hypervisor
-from labctl.drivers.domain import PortForward, UserNetwork
+from labctl.drivers.domain import Hardware, PortForward, UserNetwork
 from labctl.drivers.hypervisor import (
     DomainEvent,
     Hypervisor,
@@ -75,6 +75,13 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("hardware", [Hardware.WINDOWS, Hardware.WINDOWS_VIRTIO])
+def test_a_machine_for_windows_boots_from_its_disk_and_is_defined_once(lab, hardware):
+    config = lab.start(hardware=hardware)
+    await_console(config)
+    assert not lab.hypervisor.ensure_defined(config)
 
 
 def test_a_domain_in_an_awkward_directory_boots_and_logs_from_the_first_byte(lab):
