@@ -77,7 +77,8 @@ def test_phases_come_before_zones():
 
 
 @pytest.mark.parametrize(
-    ("percent", "domains", "taken"), [(20, 5, 4), (50, 5, 4), (50, 4, 5), (100, 1, 7), (100, 20, 1)]
+    ("percent", "domains", "taken"),
+    [(20, 5, 4), (50, 5, 4), (50, 3, 7), (50, 4, 5), (100, 1, 7), (100, 20, 1)],
 )
 def test_within_a_zone_a_batch_is_no_larger_than_the_share_of_an_update_domain(
     percent, domains, taken

@@ -155,14 +155,14 @@ def test_within_a_zone_instances_leave_from_the_fullest_fault_domain():
 
 
 @pytest.mark.parametrize(
-    ("rule", "leaves"), [(ScaleInRule.OLDEST_VM, "web_4"), (ScaleInRule.NEWEST_VM, "web_0")]
+    ("rule", "leaves"), [(ScaleInRule.OLDEST_VM, "web_2"), (ScaleInRule.NEWEST_VM, "web_0")]
 )
 def test_the_other_rules_balance_zones_and_not_fault_domains(rule, leaves):
-    hours = {0: 1, 1: 9, 2: 3, 3: 9, 4: 5}
+    hours = {0: 1, 1: 9, 2: 5, 3: 9, 4: 3}  # web_2 is alone in its fault domain
     instances = [make_instance(n, created_at=T0 - timedelta(hours=h)) for n, h in hours.items()]
     assert leaving(4, instances, rule, fault_domain_count=2, **ZONAL) == [leaves]
     fuller = [i for i in instances if i.ordinal != 0]
-    expected = {ScaleInRule.OLDEST_VM: "web_1", ScaleInRule.NEWEST_VM: "web_2"}
+    expected = {ScaleInRule.OLDEST_VM: "web_1", ScaleInRule.NEWEST_VM: "web_4"}
     assert leaving(3, fuller, rule, fault_domain_count=2, **ZONAL) == [expected[rule]]
 
 
