@@ -1,7 +1,6 @@
 """Zones and a cluster: the order in which real VMs are upgraded and leave."""
 
 import pytest
-import yaml
 
 from tests.e2e.harness import share_build_cache, state_directory
 from tests.e2e.test_serve import AT_ONCE, Lab, serving, wait_for_end
@@ -52,8 +51,7 @@ def test_a_cluster_is_upgraded_by_zones_and_update_domains_and_shrinks_evenly(la
     path = lab.spec("place", **SPEC | {"extensions": [AGENT | {"settings": bronze}]})
     refused = lab.run("apply", path, expect=2).stderr
     line = path.read_text().splitlines().index("    durabilityLevel: Bronze") + 1
-    assert f"{line}:21: extensions[0].settings.durabilityLevel: must be 'Silver'" in refused
-    assert yaml.safe_load(path.read_text())["zones"] == ["b", "a"]
+    assert f"{line}:22: extensions[0].settings.durabilityLevel: must be 'Silver'" in refused
 
     lab.apply("place", **SPEC)  # no health source: the cluster knows how its instances are
     rows = lab.instances("place")
