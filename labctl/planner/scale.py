@@ -1,6 +1,6 @@
 """Which instances to add and which to take away, so that there are as many as wanted."""
 
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from typing import assert_never
 
 from labctl.model.instance import Instance, Wanted
@@ -99,14 +99,14 @@ def _scale_in_order(instance: Instance, rule: ScaleInRule) -> tuple[bool, float,
 
 
 def _plan_scale_out(scale_set: ScaleSet, kept: list[Instance], reason: str) -> Plan:
-    """Create the lowest ordinals that are missing.
+    """Create the lowest ordinals that are missing, where zones are even.
 
     Data disks are kept by ordinal, so scaling in and out again gives the same disks back. An
     ordinal whose instance is still being deleted is waited for, not passed over.
     """
     missing = scale_set.spec.capacity - len(kept)
     taken = {i.ordinal for i in kept}
-    free = [n for n in range(len(taken) + missing) if n not in taken][:missing]
+    free = _choose_free(scale_set.spec, taken, missing)
     leaving = {i.ordinal: i for i in scale_set.instances if i.wanted is Wanted.DELETED}
     return Plan(
         decisions=tuple(CreateInstance(ordinal=n, reason=reason) for n in free if n not in leaving),
@@ -119,3 +119,21 @@ def _plan_scale_out(scale_set: ScaleSet, kept: list[Instance], reason: str) -> P
             if n in leaving
         ),
     )
+
+
+def _choose_free(spec: ScaleSetSpec, taken: set[int], missing: int) -> list[int]:
+    """One after the other the lowest free ordinal of the emptiest zone, below the capacity."""
+    # Zones a and b, present are web_2 and web_4, both in a: then web_1, then web_3, then web_0.
+    # The emptiest zones never have all of their ordinals below the capacity taken: the others have
+    # more, so that as many as wanted would be there already.
+    free: defaultdict[int, deque[int]] = defaultdict(deque)
+    for ordinal in range(spec.capacity):
+        if ordinal not in taken:
+            free[place(spec, ordinal).zone_number].append(ordinal)
+    counts = Counter(place(spec, ordinal).zone_number for ordinal in taken)
+    chosen: list[int] = []
+    for _ in range(missing):
+        zone = min((z for z in free if free[z]), key=lambda z: (counts[z], free[z][0]))
+        chosen.append(free[zone].popleft())
+        counts[zone] += 1
+    return sorted(chosen)

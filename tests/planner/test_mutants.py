@@ -257,6 +257,8 @@ MUTANTS = [
     ("balance", "scale.py", "        zones[where.zone_number] -= 1\n", ""),
     ("balance", "scale.py", "        domains[where.zone_number, where.fault_domain] -= 1\n", ""),
     ("balance", "scale.py", " * (rule is ScaleInRule.DEFAULT)", ""),
+    ("balance", "scale.py", "        counts[zone] += 1\n", ""),
+    ("balance", "scale.py", "(counts[z], free[z][0])", "free[z][0]"),
     # zones of a batch
     ("zone", "lanes.py", " and not upgrade.policy.enable_cross_zone_upgrade", ""),
     ("zone", "lanes.py", "placement.zone_number if", "-placement.zone_number if"),

@@ -1,9 +1,12 @@
 """Scaling in and out."""
 
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from labctl.model.instance import Wanted
 from labctl.model.instance_policy import ScaleInPolicy, ScaleInRule
@@ -170,6 +173,35 @@ def test_those_that_never_got_ready_leave_first_also_from_an_emptier_zone():
     never = make_generation(started_at=None, ready_at=None, extensions=())
     instances = [*sparing(3), make_instance(4), make_instance(3, generations=(never,))]
     assert leaving(4, instances, **ZONAL) == ["web_3"]
+
+
+def arriving(capacity: int, *ordinals: int, **spec) -> list[int]:
+    instances = [make_instance(n) for n in ordinals]
+    scale_set = make_set(len(instances), instances=instances, spec=make_spec(capacity, **spec))
+    return [d.ordinal for d in plan(scale_set, T0).decisions]
+
+
+def test_instances_come_to_the_emptiest_zone():
+    assert arriving(3, 2, 4, **ZONAL) == [1]
+    assert arriving(4, 2, 4, **ZONAL) == [1, 3]
+    assert arriving(5, 2, 4, **ZONAL) == [0, 1, 3]
+    assert arriving(3, 2, 4) == [0]
+    assert arriving(5, 0, 1, 3, 6, zones=("a", "b", "c")) == [2]
+
+
+@given(st.integers(1, 5), st.sets(st.integers(0, 40), max_size=12), st.integers(1, 12))
+def test_whoever_was_there_all_zones_fill_evenly_with_ordinals_below_the_capacity(
+    zones, present, more
+):
+    names = tuple(f"z{n}" for n in range(zones))
+    capacity = len(present) + more
+    created = arriving(capacity, *present, zones=names)
+    assert len(created) == more
+    assert not set(created) & present
+    assert max(created) < capacity
+    counts = Counter(n % zones for n in (*present, *created))
+    fewest = min(counts[zone] for zone in range(zones))
+    assert all(counts[n % zones] <= fewest + 1 for n in created)
 
 
 def test_the_reason_says_how_full_the_zone_is():
