@@ -122,12 +122,12 @@ def _plan_scale_out(scale_set: ScaleSet, kept: list[Instance], reason: str) -> P
 
 
 def _choose_free(spec: ScaleSetSpec, taken: set[int], missing: int) -> list[int]:
-    """One after the other the lowest free ordinal of the emptiest zone, below the capacity."""
+    """One after the other the lowest free ordinal of the emptiest zone."""
     # Zones a and b, present are web_2 and web_4, both in a: then web_1, then web_3, then web_0.
-    # The emptiest zones never have all of their ordinals below the capacity taken: the others have
-    # more, so that as many as wanted would be there already.
+    # The ordinals below the number of all in the end are enough: a zone that has used up its own
+    # there is among the emptiest only if the others have, too, and then nobody is missing.
     free: defaultdict[int, deque[int]] = defaultdict(deque)
-    for ordinal in range(spec.capacity):
+    for ordinal in range(len(taken) + missing):
         if ordinal not in taken:
             free[place(spec, ordinal).zone_number].append(ordinal)
     counts = Counter(place(spec, ordinal).zone_number for ordinal in taken)

@@ -66,7 +66,9 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
             assert members[action.instance].state is MemberState.IN_PROGRESS
     _check_boots(scale_set, answer)
     check_repairs(scale_set, answer, now)
-    check_balance(scale_set, [d for d in answer.decisions if isinstance(d, RemoveInstance)])
+    leaving = [d for d in answer.decisions if isinstance(d, RemoveInstance)]
+    if len(leaving) == len(answer.decisions):  # decisions of scaling come alone
+        check_balance(scale_set, leaving)
     for decision in answer.decisions:
         assert (
             upgrade is None
