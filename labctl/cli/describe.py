@@ -7,6 +7,7 @@ from labctl.controller.build import ssh_target
 from labctl.controller.lab import Lab
 from labctl.controller.protection import describe as describe_protection
 from labctl.model.instance import Instance, Power, Wanted
+from labctl.model.placement import place
 from labctl.model.plan import (
     Action,
     AwaitReady,
@@ -30,7 +31,15 @@ _COLUMNS = ("name", "imageVersion", "osDisk", "power", "health", "ssh", "doing")
 
 def choose_columns(rows: list[dict[str, object]]) -> list[str | Column]:
     """The columns of a table of instances; what is rare has one only where it occurs."""
-    extra = ["protected"] if any(row["protected"] for row in rows) else []
+    reasons = {  # a column: the keys of which one must have a value
+        "zone": ("zone",),
+        "faultDomain": ("faultDomain",),
+        "updateDomain": ("zone", "clusterManaged"),
+        "protected": ("protected",),
+    }
+    extra = [
+        column for column, keys in reasons.items() if any(row[key] for row in rows for key in keys)
+    ]
     return [*_COLUMNS[:-1], *extra, _COLUMNS[-1]]
 
 
@@ -41,6 +50,7 @@ def describe_instance(
     with lab.database.read() as connection:
         identity = load_identity(connection, instance.name)
     target = ssh_target(lab, identity)
+    placement = place(view.spec, instance.ordinal)
     doing = [describe_action(action) for action in plan.actions if action.instance == instance.name]
     doing += [hold.reason for hold in plan.holds if hold.subject == instance.name]
     return {
@@ -50,6 +60,10 @@ def describe_instance(
         "power": instance.domain.power.value,
         "health": describe_health(instance, view),
         "healthDetail": instance.health.detail,
+        "zone": placement.zone,
+        "faultDomain": placement.fault_domain,
+        "updateDomain": placement.update_domain,
+        "clusterManaged": view.spec.cluster_manager is not None,
         "customMetrics": instance.health.custom_metrics or None,
         "ssh": f"{target.host}:{target.port}",
         "wanted": instance.wanted.value,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from labctl.model.machine import DISK_NAME_PATTERN, MOUNT_PATTERN, NAME_PATTERN
 from labctl.model.quantity import format_duration, format_size
-from labctl.model.spec import ScaleSetSpec
+from labctl.model.spec import ZONE_NAME_PATTERN, ScaleSetSpec
 from labctl.model.spec_rules import RuleError
 from labctl.model.window import START_PATTERN, ZONE_PATTERN
 from labctl.model.yaml_text import Document, Position, Step, Value
@@ -23,6 +23,8 @@ _PATTERNS = {
     "'-', not end with '-', and have at most 40 characters",
     DISK_NAME_PATTERN: "must begin with a lower-case letter, go on with lower-case letters, digits "
     "and '-', not end with '-', and have at most 12 characters",
+    ZONE_NAME_PATTERN: "must be lower-case letters, digits and '-', not begin or end with '-', and "
+    "have at most 40 characters",
     r"^(latest|\d+\.\d+\.\d+)$": "must be 'latest' or Major.Minor.Patch, such as 1.4.0",
     MOUNT_PATTERN: "must be an absolute path of letters, digits and . _ - /, or for Windows a "
     "drive letter from E: to Z:",

@@ -64,6 +64,8 @@ def plan(name: Name, version: Version = None, ignore_window: IgnoreWindow = Fals
             {
                 "number": batch.number,
                 "phase": batch.phase,
+                "zone": batch.zone,
+                "updateDomain": batch.update_domain,
                 "instances": batch.instances,
                 "reason": batch.reason,
                 "afterPause": batch.after_pause,

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from labctl.controller.custom_data import refuse_unfit_custom_data
 from labctl.controller.guest_system import refuse_other_system, refuse_wrong_system
 from labctl.controller.models import InstanceNeed, ask_for_rollout
+from labctl.controller.places import refuse_other_places
 from labctl.controller.protection import refuse_fewer_than_protected
 from labctl.controller.record_repair import add_same_generation
 from labctl.controller.retries import retry_and_rerun
@@ -305,6 +306,7 @@ def _refuse_what_cannot_change(old: ScaleSetSpec, new: ScaleSetSpec) -> None:
         )
     refuse_other_system(old, new)
     _refuse_other_repairs(old, new)
+    refuse_other_places(old, new)
     wanted = {disk.name: disk for disk in new.data_disks}
     for disk in old.data_disks:
         kept = wanted.get(disk.name)

@@ -11,9 +11,9 @@ from labctl.model.strict import Strict
 
 
 class ScaleInRule(StrEnum):
-    """Who leaves first when the capacity shrinks."""
+    """Who leaves first when the capacity shrinks; from the fullest zone in any case."""
 
-    DEFAULT = "Default"  # the highest ordinals
+    DEFAULT = "Default"  # of the fullest zone and fault domain, the highest ordinal
     OLDEST_VM = "OldestVM"
     NEWEST_VM = "NewestVM"
 

@@ -1,11 +1,12 @@
 """The spec of a scale set: what the user wants. Validated once, then trusted."""
 
 from datetime import timedelta
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from labctl.model import spec_rules as rules
+from labctl.model.cluster import ClusterManager, find_cluster_faults
 from labctl.model.health_source import Health
 from labctl.model.instance_policy import AutomaticRepairsPolicy, ScaleInPolicy
 from labctl.model.machine import NAME_PATTERN, DataDisk, ImageReference, MachineSize, OsDisk
@@ -16,6 +17,7 @@ from labctl.model.upgrade_policy import UpgradeMode, UpgradePolicy
 from labctl.model.windows import WindowsConfiguration, find_windows_faults
 
 DEFAULT_REGION = "local"
+ZONE_NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 
 
 class Network(Strict):
@@ -67,6 +69,14 @@ class ScaleSetSpec(Strict):
         pattern=NAME_PATTERN,
         description="Which image versions `latest` can mean: those that are replicated to it",
     )
+    zones: tuple[Annotated[str, Field(pattern=ZONE_NAME_PATTERN)], ...] = Field(
+        default=(),
+        max_length=16,
+        strict=False,
+        description="Labels that instances get in turn; they order upgrades and scale-in",
+    )
+    fault_domain_count: int = Field(default=1, ge=1, le=20, description="In each zone")
+    update_domain_count: int = Field(default=5, ge=1, le=20, description="In each zone")
     size: MachineSize = MachineSize()
     image: ImageReference
     os_disk: OsDisk = OsDisk()
@@ -86,6 +96,16 @@ class ScaleSetSpec(Strict):
     )
     scale_in_policy: ScaleInPolicy = ScaleInPolicy()
     automatic_repairs_policy: AutomaticRepairsPolicy = AutomaticRepairsPolicy()
+    cluster_manager: ClusterManager | None = Field(
+        default=None, description="For instances that form a cluster with a manager of its own"
+    )
+
+    @field_validator("zones")
+    @classmethod
+    def _require_distinct_zones(cls, zones: tuple[str, ...]) -> tuple[str, ...]:
+        repeated = rules.find_repeated(zones, "", "zone")
+        rules.require([(path[:1], fault) for path, fault in repeated])
+        return zones
 
     @property
     def is_windows(self) -> bool:
@@ -138,6 +158,20 @@ class ScaleSetSpec(Strict):
         return self
 
     @model_validator(mode="after")
+    def _require_what_clusters_need(self) -> Self:
+        if self.cluster_manager is not None:
+            rules.require(
+                find_cluster_faults(
+                    self.cluster_manager,
+                    extensions=self.extensions,
+                    health=self.health,
+                    upgrade_policy=self.upgrade_policy,
+                    repairs=self.automatic_repairs_policy,
+                )
+            )
+        return self
+
+    @model_validator(mode="after")
     def _require_what_repairs_need(self) -> Self:
         if self.automatic_repairs_policy.enabled and not (
             self.health.application_health or self.health.probe
@@ -155,7 +189,8 @@ class ScaleSetSpec(Strict):
         at = ("upgradePolicy", "automaticOSUpgradePolicy", "enableAutomaticOSUpgrade")
         if self.image.version != "latest":
             faults.append((at, "needs image.version to be 'latest'"))
-        if self.health.application_health is None and self.health.probe is None:
+        has_source = self.health.application_health is not None or self.health.probe is not None
+        if not has_source and self.cluster_manager is None:  # a cluster knows how its members are
             faults.append((at, "needs health.applicationHealth or health.probe"))
         rules.require(faults)
         return self

@@ -30,6 +30,9 @@ class RollingUpgradePolicy(Strict):
         default=timedelta(0), ge=timedelta(0), le=timedelta(hours=12)
     )
     prioritize_unhealthy_instances: bool = False
+    enable_cross_zone_upgrade: bool = Field(
+        default=False, description="Let a batch have instances of several zones"
+    )
 
 
 class AutomaticOsUpgradePolicy(Strict):

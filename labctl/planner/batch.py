@@ -8,6 +8,7 @@ from labctl.model.instance import Generation
 from labctl.model.upgrade import Member, MemberState, Upgrade, UpgradePurpose
 from labctl.model.upgrade_policy import RollingUpgradePolicy
 from labctl.planner.health import Verdict, is_initializing, is_on_its_way, judge
+from labctl.planner.lanes import bound_in_zone, find_lane
 from labctl.planner.situation import Situation
 
 _SMALL = 5  # scale sets up to this size are upgraded one by one
@@ -37,7 +38,7 @@ def limit_next_batch(total: int, upgrade: Upgrade) -> int:
 
 
 def choose_batch(situations: Sequence[Situation], upgrade: Upgrade) -> Choice:
-    """Take pending instances of one phase, as long as no more than the allowed share is down.
+    """Take pending instances of one phase and lane, while no more than the allowed share is down.
 
     Instances that are down already use up the share, unless they are in the batch themselves.
     The first is always taken: a batch has at least one instance.
@@ -48,16 +49,16 @@ def choose_batch(situations: Sequence[Situation], upgrade: Upgrade) -> Choice:
     # prioritizeUnhealthyInstances it is web_10, web_15, web_0 and web_1. Down are 4 either way.
     verdicts = {s.instance.name: judge(s) for s in situations}
     counted = [s for s in situations if s.is_counted]
-    limit = limit_next_batch(len(counted), upgrade)
+    limit = bound_in_zone(limit_next_batch(len(counted), upgrade), counted, upgrade)
     down = {s.instance.name for s in counted if not verdicts[s.instance.name].is_healthy}
     batch: list[Situation] = []
     skipped: list[tuple[Situation, str]] = []
     waiting: list[Situation] = []
-    for situation in _sort_pending(situations, verdicts, upgrade.policy):
+    for situation in _sort_pending(situations, verdicts, upgrade):
         name = situation.instance.name
         present = next((s for s in (*batch, *waiting)), situation)
-        if _place(situation) != _place(present):
-            break  # a phase begins when the one before it is through
+        if _rank(situation, upgrade) != _rank(present, upgrade):
+            break  # a phase or lane begins when the one before it is through
         if not situation.is_counted:
             skipped.append((situation, "stopped by its user"))
         elif situation.instance.protect_from_scale_set_actions:
@@ -93,24 +94,19 @@ def _describe_reached(situation: Situation, upgrade: Upgrade) -> str:
 
 
 def _sort_pending(
-    situations: Sequence[Situation], verdicts: dict[str, Verdict], policy: RollingUpgradePolicy
+    situations: Sequence[Situation], verdicts: dict[str, Verdict], upgrade: Upgrade
 ) -> list[Situation]:
     pending = [s for s in situations if s.member and s.member.state is MemberState.PENDING]
-    if policy.prioritize_unhealthy_instances:
+    if upgrade.policy.prioritize_unhealthy_instances:
         pending.sort(key=lambda s: not verdicts[s.instance.name].is_unhealthy)
-    pending.sort(key=_place)  # keeps that order within each phase
+    pending.sort(key=lambda s: _rank(s, upgrade))  # keeps that order within each phase and lane
     return pending
 
 
-def _place(situation: Situation) -> tuple[bool, int]:
-    """Where its phase is in the order; who told no number comes last."""
-    return place_of(situation.member)
-
-
-def place_of(member: Member | None) -> tuple[bool, int]:
-    """A key that sorts members by phase."""
-    phase = None if member is None else member.phase
-    return (phase is None, phase or 0)
+def _rank(situation: Situation, upgrade: Upgrade) -> tuple[tuple[bool, int], tuple[int, int]]:
+    """Where it is in the order: by phase, where who told no number comes last; then by lane."""
+    phase = None if situation.member is None else situation.member.phase
+    return (phase is None, phase or 0), find_lane(situation, upgrade).rank
 
 
 def name_phase(upgrade: Upgrade, member: Member | None) -> str:
@@ -120,7 +116,7 @@ def name_phase(upgrade: Upgrade, member: Member | None) -> str:
     return ", last phase" if member.phase is None else f", phase {member.phase}"
 
 
-def count_batches(members: Sequence[Member], limit: int) -> int:
-    """How many batches of at most `limit` these members need; a batch never spans phases."""
+def count_batches(pending: Sequence[Situation], upgrade: Upgrade, limit: int) -> int:
+    """How many batches of at most `limit` they need; a batch never spans phases or lanes."""
     # Three of phase 0 and one of phase 1, two at a time: 2 + 1.
-    return sum(-(-count // limit) for count in Counter(m.phase for m in members).values())
+    return sum(-(-n // limit) for n in Counter(_rank(s, upgrade) for s in pending).values())

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from labctl.model.instance import Instance
+from labctl.model.placement import is_placed, place
 from labctl.model.plan import (
     AskApproval,
     BeginBatch,
@@ -33,6 +34,7 @@ def explain(scale_set: ScaleSet, instance: Instance, now: datetime) -> tuple[str
         f"found: {_describe_domain(situation)}",
         f"health: {verdict.state}: {verdict.reason}",
         *_describe_member(scale_set.upgrade, situation),
+        *_describe_place(scale_set, instance),
         *_describe_protection(instance),
         *_describe_repair(situation),
         f"next: {_find_next(scale_set, instance.name, now)}",
@@ -73,6 +75,12 @@ def _describe_member(upgrade: Upgrade | None, situation: Situation) -> tuple[str
         f"upgrade {upgrade.id} to {upgrade.target} ({upgrade.code}{paused}): "
         f"{member.state}{batch}{message}",
     )
+
+
+def _describe_place(scale_set: ScaleSet, instance: Instance) -> tuple[str, ...]:
+    if not is_placed(scale_set.spec):
+        return ()
+    return (f"placed: {place(scale_set.spec, instance.ordinal).text}",)
 
 
 def _describe_protection(instance: Instance) -> tuple[str, ...]:

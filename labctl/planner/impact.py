@@ -40,12 +40,15 @@ LIVE_FIELDS = frozenset(
     {
         "automatic_repairs_policy",
         "capacity",
+        "cluster_manager",
         "region",
         "scale_in_policy",
         "timeouts",
         "upgrade_policy",
     }
 )
+# They say where each instance belongs.
+PLACE_FIELDS = ("zones", "fault_domain_count", "update_domain_count")
 _NO_INSTANCE = "it is about the scale set, not about its instances"
 _SWAPPED = "it takes effect on a new OS disk"
 # Other fields of an extension say when and how long it runs, not what.
@@ -89,6 +92,8 @@ def _find_impact(name: str, old: ScaleSetSpec, new: ScaleSetSpec) -> Impact:
             need, reason = Need.OS_SWAP, "cloudbase-init sets a new OS disk up with it"
         case "network" | "name":
             need, reason = Need.RECREATE, "it is chosen when the scale set is made"
+        case _ if name in PLACE_FIELDS:
+            need, reason = Need.RECREATE, "every instance has its place from the beginning"
         case "extensions_time_budget":
             need, reason = Need.NOTHING, "it bounds the extensions that run from now on"
         case _ if name in LIVE_FIELDS:

@@ -15,8 +15,10 @@ from labctl.model.plan import (
 from labctl.model.upgrade import MemberState, StartedBy, Upgrade
 from labctl.planner.admission import Refusal, admit_upgrade, find_purpose
 from labctl.planner.foresight import record, succeed
+from labctl.planner.lanes import find_lane
 from labctl.planner.members import make_members
 from labctl.planner.plan import plan
+from labctl.planner.situation import survey
 
 # When each instance boots depends on the host and changes no batch.
 _BOUNDLESS = HostCapacity(boots_at_once=10**6, free_memory=2**60, overhead_per_instance=0)
@@ -30,6 +32,8 @@ class PreviewBatch:
     instances: tuple[str, ...]
     reason: str
     phase: int | None = None  # None: the last one, or there are none
+    zone: str | None = None  # None: there are none, or it may span them
+    update_domain: int | None = None  # None: not a cluster-managed scale set
     needs_approval: bool = False  # taken for granted here
     after_pause: timedelta  # since the batch before it ended, or the upgrade started
 
@@ -120,12 +124,15 @@ def _approve(scale_set: ScaleSet, batch: int) -> ScaleSet:
 def _describe(scale_set: ScaleSet, decision: BeginBatch, now: datetime) -> PreviewBatch:
     upgrade = scale_set.upgrade
     before = (upgrade.batch_ended_at or upgrade.started_at) if upgrade else now
-    members = upgrade.members if upgrade else ()
+    first = next(s for s in survey(scale_set) if s.instance.name == decision.instances[0])
+    lane = None if upgrade is None else find_lane(first, upgrade)
     return PreviewBatch(
         number=decision.batch,
         instances=decision.instances,
         reason=decision.reason,
-        phase=next((m.phase for m in members if m.instance in decision.instances), None),
+        phase=None if first.member is None else first.member.phase,
+        zone=None if lane is None else lane.zone,
+        update_domain=None if lane is None else lane.update_domain,
         needs_approval=upgrade is not None and upgrade.approved_batch == decision.batch,
         after_pause=now - before,
     )

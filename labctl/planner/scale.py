@@ -1,10 +1,13 @@
 """Which instances to add and which to take away, so that there are as many as wanted."""
 
+from collections import Counter, defaultdict, deque
 from typing import assert_never
 
 from labctl.model.instance import Instance, Wanted
 from labctl.model.instance_policy import ScaleInRule
+from labctl.model.placement import place
 from labctl.model.plan import CreateInstance, Decision, Hold, Plan, RemoveInstance, ScaleSet
+from labctl.model.spec import ScaleSetSpec
 from labctl.planner.situation import has_served
 
 
@@ -41,11 +44,15 @@ def _plan_scale_in(scale_set: ScaleSet, kept: list[Instance], reason: str) -> Pl
     """Take away as many as are too many; never a protected one, even if too many remain."""
     excess = len(kept) - scale_set.spec.capacity
     rule = scale_set.spec.scale_in_policy.rules[0]
-    free = [i for i in kept if not i.protect_from_scale_in]
-    leaving = sorted(free, key=lambda i: _scale_in_order(i, rule))[:excess]
+    leaving = _choose_leaving(scale_set.spec, kept, excess)
     if leaving:
         how = "" if rule is ScaleInRule.DEFAULT else f", {rule}"
-        return Plan(decisions=_remove(leaving, reason + how))
+        return Plan(
+            decisions=tuple(
+                RemoveInstance(instance=i.name, reason=f"{reason}{how}{crowd}")
+                for i, crowd in leaving
+            )
+        )
     names = ", ".join(i.name for i in sorted(kept, key=lambda i: i.ordinal))
     hold = Hold(
         subject=scale_set.name,
@@ -53,6 +60,38 @@ def _plan_scale_in(scale_set: ScaleSet, kept: list[Instance], reason: str) -> Pl
         "labctl instance unprotect INSTANCE",
     )
     return Plan(holds=(hold,))
+
+
+def _choose_leaving(
+    spec: ScaleSetSpec, kept: list[Instance], excess: int
+) -> list[tuple[Instance, str]]:
+    """One after the other, each from the fullest zone of those that are left; with that reason."""
+    # Zone a: web_0, web_2, web_4; zone b: web_1, web_3. One too many: web_4. Where web_4 and web_2
+    # are protected it is web_0, not web_3, so that both zones keep two. Two too many: then web_3.
+    rule = spec.scale_in_policy.rules[0]
+    places = {i.name: place(spec, i.ordinal) for i in kept}
+    orders = {i.name: _scale_in_order(i, rule) for i in kept}
+    zones = Counter(p.zone_number for p in places.values())
+    domains = Counter((p.zone_number, p.fault_domain) for p in places.values())
+
+    def rank(instance: Instance) -> tuple[bool, int, int, float, int]:
+        served, age, ordinal = orders[instance.name]
+        where = places[instance.name]
+        # The other rules balance zones only, as Azure's do.
+        domain = domains[where.zone_number, where.fault_domain] * (rule is ScaleInRule.DEFAULT)
+        return served, -zones[where.zone_number], -domain, age, ordinal
+
+    free = [i for i in kept if not i.protect_from_scale_in]
+    leaving: list[tuple[Instance, str]] = []
+    while free and len(leaving) < excess:
+        chosen = min(free, key=rank)
+        where = places[chosen.name]
+        crowd = f", {zones[where.zone_number]} in zone {where.zone}" if where.zone else ""
+        leaving.append((chosen, crowd))
+        free.remove(chosen)
+        zones[where.zone_number] -= 1
+        domains[where.zone_number, where.fault_domain] -= 1
+    return leaving
 
 
 def _scale_in_order(instance: Instance, rule: ScaleInRule) -> tuple[bool, float, int]:
@@ -72,14 +111,14 @@ def _scale_in_order(instance: Instance, rule: ScaleInRule) -> tuple[bool, float,
 
 
 def _plan_scale_out(scale_set: ScaleSet, kept: list[Instance], reason: str) -> Plan:
-    """Create the lowest ordinals that are missing.
+    """Create the lowest ordinals that are missing, where zones are even.
 
     Data disks are kept by ordinal, so scaling in and out again gives the same disks back. An
     ordinal whose instance is still being deleted is waited for, not passed over.
     """
     missing = scale_set.spec.capacity - len(kept)
     taken = {i.ordinal for i in kept}
-    free = [n for n in range(len(taken) + missing) if n not in taken][:missing]
+    free = _choose_free(scale_set.spec, taken, missing)
     leaving = {i.ordinal: i for i in scale_set.instances if i.wanted is Wanted.DELETED}
     return Plan(
         decisions=tuple(CreateInstance(ordinal=n, reason=reason) for n in free if n not in leaving),
@@ -92,3 +131,21 @@ def _plan_scale_out(scale_set: ScaleSet, kept: list[Instance], reason: str) -> P
             if n in leaving
         ),
     )
+
+
+def _choose_free(spec: ScaleSetSpec, taken: set[int], missing: int) -> list[int]:
+    """One after the other the lowest free ordinal of the emptiest zone."""
+    # Zones a and b, present are web_2 and web_4, both in a: then web_1, then web_3, then web_0.
+    # The ordinals below the number of all in the end are enough: a zone that has used up its own
+    # there is among the emptiest only if the others have, too, and then nobody is missing.
+    free: defaultdict[int, deque[int]] = defaultdict(deque)
+    for ordinal in range(len(taken) + missing):
+        if ordinal not in taken:
+            free[place(spec, ordinal).zone_number].append(ordinal)
+    counts = Counter(place(spec, ordinal).zone_number for ordinal in taken)
+    chosen: list[int] = []
+    for _ in range(missing):
+        zone = min((z for z in free if free[z]), key=lambda z: (counts[z], free[z][0]))
+        chosen.append(free[zone].popleft())
+        counts[zone] += 1
+    return sorted(chosen)

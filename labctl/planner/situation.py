@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from labctl.model.instance import Generation, Instance, Power, Wanted
+from labctl.model.placement import Placement, place
 from labctl.model.plan import ScaleSet
 from labctl.model.repair import Repair
 from labctl.model.spec import ScaleSetSpec
@@ -16,6 +17,7 @@ class Situation:
 
     instance: Instance
     model: ScaleSetSpec  # the model that made the generation it should boot
+    newest: ScaleSetSpec  # the newest model of the scale set
     member: Member | None  # its part in the upgrade that is running
     repair: Repair | None = None  # the repair that it is to become healthy by
 
@@ -28,6 +30,11 @@ class Situation:
     def is_counted(self) -> bool:
         """Does it count in totals? What its user stopped or deletes does not."""
         return self.instance.wanted is Wanted.RUNNING
+
+    @property
+    def placement(self) -> Placement:
+        """Its zone and domains."""
+        return place(self.newest, self.instance.ordinal)
 
     @property
     def is_moving(self) -> bool:
@@ -78,6 +85,7 @@ def survey(scale_set: ScaleSet) -> tuple[Situation, ...]:
         Situation(
             instance=instance,
             model=scale_set.models[instance.current.model_revision],
+            newest=scale_set.spec,
             member=members.get(instance.name),
             repair=repairs.get(instance.ordinal),
         )

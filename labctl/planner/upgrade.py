@@ -42,6 +42,7 @@ from labctl.planner.health import (
     is_restart_due,
     judge,
 )
+from labctl.planner.lanes import bound_in_zone, find_lane
 from labctl.planner.limits import (
     find_refused_credential,
     find_unhealthy_set,
@@ -249,20 +250,25 @@ def _begin(upgrade: Upgrade, situations: Sequence[Situation], choice: Choice) ->
     batch = choice.batch
     settled = {s.instance.name for s in (*batch, *(s for s, _ in choice.skipped))}
     later = [
-        m
-        for m in upgrade.members
-        if m.state is MemberState.PENDING and m.instance not in settled and not m.skips_upgrade
+        s
+        for s in situations
+        if (m := s.member) is not None
+        and m.state is MemberState.PENDING
+        and m.instance not in settled
+        and not m.skips_upgrade
     ]
-    counted = sum(s.is_counted for s in situations)
-    total = number + count_batches(later, limit_batch(counted, upgrade.policy))
+    counted = [s for s in situations if s.is_counted]
+    usual = bound_in_zone(limit_batch(len(counted), upgrade.policy), counted, upgrade)
+    limit = min(usual, limit_next_batch(len(counted), upgrade))
+    total = number + count_batches(later, upgrade, usual)
     canary = "canary, " if upgrade.control.canary is not None and number == 1 else ""
-    phase = name_phase(upgrade, batch[0].member)
+    place = f"{name_phase(upgrade, batch[0].member)}{find_lane(batch[0], upgrade).text}"
     return BeginBatch(
         upgrade=upgrade.id,
         batch=number,
         instances=tuple(s.instance.name for s in batch),
-        reason=f"batch {number} of {total} to {upgrade.target}{phase}: "
-        f"{canary}at most {limit_next_batch(counted, upgrade)} of {counted} at once",
+        reason=f"batch {number} of {total} to {upgrade.target}{place}: "
+        f"{canary}at most {limit} of {len(counted)} at once",
     )
 
 

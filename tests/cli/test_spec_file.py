@@ -78,6 +78,28 @@ FAULTS = {
     "or 'tcp', not 'udp'",
     "network: {type: nat, subnet: 8.8.8.0/24}\n": "4:30: network.subnet: must be a private "
     "network, inside 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16",
+    "zones: [1]\n": '4:9: zones[0]: must be text; write it in quotes: "1"',
+    "zones: ['1', '2', '1']\n": "4:19: zones[2]: zone '1' is taken by entry 1",
+    "zones: [Here]\n": "4:9: zones[0]: must be lower-case letters, digits and '-', not begin or "
+    "end with '-', and have at most 40 characters, not 'Here'",
+    "faultDomainCount: 21\n": "4:19: faultDomainCount: must be at most 20, not 21",
+    "updateDomainCount: 0\n": "4:20: updateDomainCount: must be at least 1, not 0",
+    "extensions: [{name: a, script: x, settings: {durabilityLevel: Gold}}]\n"
+    "clusterManager: {durabilityLevel: Silver, extension: a}\n": "4:63: "
+    "extensions[0].settings.durabilityLevel: must be 'Silver', as clusterManager.durabilityLevel, "
+    "not 'Gold'",
+    "extensions: [{name: a, script: x}]\n"
+    "clusterManager: {durabilityLevel: Silver, extension: a}\n": "4:14: extensions[0].settings: "
+    "needs durabilityLevel: Silver, as clusterManager has it",
+    "clusterManager: {durabilityLevel: Silver, extension: a}\n": "4:54: clusterManager.extension: "
+    "there is no extension 'a'; there are none",
+    "extensions: [{name: a, script: x, settings: {durabilityLevel: Bronze}}]\n"
+    "clusterManager: {durabilityLevel: Bronze, extension: a}\n"
+    "upgradePolicy: {automaticOSUpgradePolicy: {enableAutomaticOSUpgrade: true}}\n": "5:35: "
+    "clusterManager.durabilityLevel: must be 'Silver' or 'Gold' for enableAutomaticOSUpgrade, not "
+    "'Bronze'",
+    "clusterManager: {durabilityLevel: Iron, extension: a}\n": "4:35: "
+    "clusterManager.durabilityLevel: must be 'Bronze', 'Silver' or 'Gold', not 'Iron'",
     "network: {type: bridge}\n": "4:17: network.type: must be 'user' or 'nat', not 'bridge'",
     "upgradePolicy: {mode: Rolling}\n": "4:23: upgradePolicy.mode: 'Rolling' needs "
     "health.applicationHealth or health.probe",

@@ -157,8 +157,9 @@ def test_a_dry_run_tells_the_same_and_changes_nothing(web):
 
 
 def test_a_dry_run_refuses_what_apply_refuses(web):
-    with pytest.raises(RefusedError, match="network"):
-        foresee_spec(web, make_spec(network={"type": "nat"}), now=NOW)
+    for changes in ({"network": {"type": "nat"}}, {"zones": ["1", "2"]}):
+        with pytest.raises(RefusedError, match=f"{next(iter(changes))} of scale set 'web' cannot"):
+            foresee_spec(web, make_spec(**changes), now=NOW)
     assert view(web).model_revision == 1
 
 

@@ -13,6 +13,7 @@ from labctl.model.plan import (
     MoveMember,
     Plan,
     Prepare,
+    RemoveInstance,
     RenewInstances,
     ScaleSet,
     Start,
@@ -22,6 +23,7 @@ from labctl.model.plan import (
 from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode, UpgradePurpose
 from labctl.model.upgrade_policy import UpgradeMode
 from labctl.model.window import find_openings
+from tests.planner.placement_rules import check_balance, check_lanes
 from tests.planner.repair_rules import check_repairs
 
 
@@ -64,6 +66,9 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
             assert members[action.instance].state is MemberState.IN_PROGRESS
     _check_boots(scale_set, answer)
     check_repairs(scale_set, answer, now)
+    leaving = [d for d in answer.decisions if isinstance(d, RemoveInstance)]
+    if len(leaving) == len(answer.decisions):  # decisions of scaling come alone
+        check_balance(scale_set, leaving)
     for decision in answer.decisions:
         assert (
             upgrade is None
@@ -145,6 +150,7 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
     _check_approval(upgrade, batch, now)
     _check_canary(scale_set, batch, now)
     _check_phase(scale_set, upgrade, taken)
+    check_lanes(scale_set, upgrade, taken)
     if upgrade.batch_ended_at is not None:
         assert now >= upgrade.batch_ended_at + policy.pause_time_between_batches
     left = {n for n, state in states.items() if state is MemberState.FAILED}

@@ -33,6 +33,7 @@ from tests.planner.world import (
     Script,
     World,
     digest,
+    make_cluster_managed,
     make_generation,
     make_metrics,
     make_policy,
@@ -73,9 +74,14 @@ class Scenario:
     ahead: tuple[bool, ...] = (False,) * 16  # has the new model before the upgrade, by ordinal
     # By ordinal, (phase, asks to be skipped); empty: binary health, nothing is told.
     wishes: tuple[tuple[int | None, bool], ...] = ()
+    places: tuple[int, int, int] = (0, 1, 5)  # zones, fault domains, update domains
+    crosses_zones: bool = False
+    is_managed: bool = False  # by a cluster
+    protected: frozenset[int] = frozenset()  # from scale-in, by ordinal
 
 
 WISHES = ((None, False), (0, False), (1, False), (1, False), (7, False), (None, True), (0, True))
+PLACES = ((0, 1, 5), (0, 1, 5), (0, 3, 2), (2, 1, 5), (2, 2, 3), (3, 2, 1))
 
 scenarios = st.builds(
     Scenario,
@@ -95,6 +101,10 @@ scenarios = st.builds(
     ).map(tuple),
     seed=st.integers(0, 2**16),
     wishes=st.one_of(st.just(()), st.tuples(*[st.sampled_from(WISHES)] * 16)),
+    places=st.sampled_from(PLACES),
+    crosses_zones=st.booleans(),
+    is_managed=st.booleans(),
+    protected=st.frozensets(st.integers(0, 11), max_size=3),
 )
 model_scenarios = st.builds(
     replace,
@@ -118,13 +128,28 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         max_unhealthy_upgraded_instance_percent=scenario.upgraded_percent,
         pause_time_between_batches=timedelta(seconds=scenario.pause),
         prioritize_unhealthy_instances=scenario.prioritizes,
+        enable_cross_zone_upgrade=scenario.crosses_zones,
     )
     metrics = {
         f"web_{ordinal}": make_metrics(phase, skips=skips)
         for ordinal, (phase, skips) in enumerate(scenario.wishes)
     }
-    spec = make_spec(scenario.count, upgrade_policy=policy, **({"health": RICH} if metrics else {}))
+    zones, faults, updates = scenario.places
+    spec = make_spec(
+        scenario.count,
+        upgrade_policy=policy,
+        zones=tuple(map(str, range(zones))),
+        fault_domain_count=faults,
+        update_domain_count=updates,
+        **(make_cluster_managed() if scenario.is_managed else {}),
+        **({"health": RICH} if metrics else {}),
+    )
     scale_set = telling(make_set(scenario.count, spec=spec), metrics)
+    instances = tuple(
+        replace(i, protect_from_scale_in=i.ordinal in scenario.protected)
+        for i in scale_set.instances
+    )
+    scale_set = replace(scale_set, instances=instances)
     capacity = replace(scale_set.capacity, boots_at_once=scenario.boots_at_once)
     scale_set = replace(scale_set, capacity=capacity)
     if scenario.model == "none":

@@ -24,6 +24,7 @@ from tests.planner.happenings import (
     update_instances,
     want,
 )
+from tests.planner.placement_stories import PLACEMENT_STORIES
 from tests.planner.repair_stories import REPAIR_STORIES
 from tests.planner.world import (
     MIB,
@@ -352,6 +353,7 @@ STORIES: tuple[Story, ...] = (
     phase_waits_for_who_is_initializing,
     *REPAIR_STORIES,
     *CONTROL_STORIES,
+    *PLACEMENT_STORIES,
 )
 
 

@@ -203,15 +203,16 @@ def test_an_instance_in_its_grace_period_is_waited_for():
 
 
 def test_batches_are_counted_phase_by_phase():
-    members = upgrading(
+    scale_set = upgrading(
         telling(
             make_set(7, spec=make_spec(7, health=RICH)),
             {f"web_{n}": make_metrics(n // 3) for n in range(6)},
         )
-    ).upgrade.members
-    assert count_batches(members, 2) == 2 + 2 + 1
-    assert count_batches(members, 100) == 3
-    assert count_batches((), 2) == 0
+    )
+    pending, upgrade = survey(scale_set), scale_set.upgrade
+    assert count_batches(pending, upgrade, 2) == 2 + 2 + 1
+    assert count_batches(pending, upgrade, 100) == 3
+    assert count_batches((), upgrade, 2) == 0
 
 
 def test_one_that_is_protected_from_scale_set_actions_is_skipped():

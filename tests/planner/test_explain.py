@@ -35,6 +35,11 @@ def test_a_healthy_instance_has_nothing_next():
     )
 
 
+def test_the_place_is_told_where_places_matter():
+    scale_set = make_set(2, spec=make_spec(2, zones=("a", "b"), fault_domain_count=2))
+    assert why(scale_set, "web_1")[3] == "placed: zone b, fault domain 0, update domain 0"
+
+
 def test_the_part_in_an_upgrade_is_told():
     lines = why(upgrading(make_set(2)), "web_0")
     assert lines[3:] == (

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from labctl.model.cluster import ClusterManager
 from labctl.model.health_source import ApplicationHealth, Health, HealthProbe, Protocol
 from labctl.model.machine import DataDisk, ImageReference, MachineSize, OsDisk
 from labctl.model.setup import CustomData, Extension
@@ -26,6 +27,8 @@ def agent(port: int) -> Health:
 
 
 NAT = Network(type="nat")
+AGENT = Extension(name="agent", script="true", settings={"durabilityLevel": "Gold"})
+MANAGER = ClusterManager(durability_level="Gold", extension="agent")
 CASES = [
     ({}, {"capacity": 3}, Need.NOTHING),
     ({}, {"timeouts": Timeouts(shutdown=timedelta(seconds=5))}, Need.NOTHING),
@@ -38,6 +41,11 @@ CASES = [
     ({"ssh_keys": ()}, {"ssh_keys": ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5",)}, Need.OS_SWAP),
     ({}, {"windows_configuration": WindowsConfiguration()}, Need.OS_SWAP),
     ({}, {"network": NAT}, Need.RECREATE),
+    ({}, {"zones": ("1", "2")}, Need.RECREATE),
+    ({"zones": ("1", "2")}, {"zones": ("2", "1")}, Need.RECREATE),
+    ({}, {"fault_domain_count": 2}, Need.RECREATE),
+    ({}, {"update_domain_count": 4}, Need.RECREATE),
+    ({"extensions": (AGENT,)}, {"cluster_manager": MANAGER}, Need.NOTHING),
     ({}, {"data_disks": (DATA,)}, Need.RESTART),
     ({"data_disks": (DATA,)}, {"data_disks": ()}, Need.RECREATE),
     (

@@ -178,10 +178,10 @@ MUTANTS = [
     # phases by custom metrics
     ("phase", "batch.py", "(phase is None, phase or 0)", "(phase is not None, phase or 0)"),
     ("phase", "batch.py", "(phase is None, phase or 0)", "(phase is None, -(phase or 0))"),
-    ("phase", "batch.py", "    pending.sort(key=_place)  #", "    #"),
+    ("phase", "batch.py", "    pending.sort(key=lambda s: _rank(s, upgrade))  #", "    #"),
     ("phase", "batch.py", "            break  # a phase", "            pass  # a phase"),
     ("phase", "batch.py", "for s in (*batch, *waiting))", "for s in batch)"),
-    ("phase", "batch.py", "Counter(m.phase for m in members)", "Counter(1 for m in members)"),
+    ("phase", "batch.py", "Counter(_rank(s, upgrade) for s", "Counter(1 for s"),
     ("phase", "members.py", "if judge(situation).is_healthy else None", ""),
     # who asked to be skipped
     ("skip", "batch.py", "situation.member.skips_upgrade:", "False:"),
@@ -201,7 +201,7 @@ MUTANTS = [
     # who leaves
     ("scale", "scale.py", "has_served(instance), 0, -ordinal", "has_served(instance), 0, ordinal"),
     ("scale", "scale.py", "has_served(instance), 0", "not has_served(instance), 0"),
-    ("scale", "scale.py", "[:excess]", "[: excess + 1]"),
+    ("scale", "scale.py", "len(leaving) < excess", "len(leaving) <= excess"),
     ("scale", "scale.py", "if n not in leaving", ""),
     ("scale", "scale.py", "if i.wanted is not Wanted.DELETED]", "]"),
     # protection
@@ -251,6 +251,35 @@ MUTANTS = [
         "return has_served(instance), 0, -ordinal",
         "return has_served(instance), -age, -ordinal",
     ),
+    # who leaves by zones and fault domains
+    ("balance", "scale.py", "served, -zones[where.zone_number], -d", "served, 0, -d"),
+    ("balance", "scale.py", "served, -zones[where", "served, zones[where"),
+    ("balance", "scale.py", "        zones[where.zone_number] -= 1\n", ""),
+    ("balance", "scale.py", "        domains[where.zone_number, where.fault_domain] -= 1\n", ""),
+    ("balance", "scale.py", " * (rule is ScaleInRule.DEFAULT)", ""),
+    ("balance", "scale.py", "        counts[zone] += 1\n", ""),
+    ("balance", "scale.py", "(counts[z], free[z][0])", "free[z][0]"),
+    # zones of a batch
+    ("zone", "lanes.py", " and not upgrade.policy.enable_cross_zone_upgrade", ""),
+    ("zone", "lanes.py", "placement.zone_number if", "-placement.zone_number if"),
+    ("zone", "batch.py", ", find_lane(situation, upgrade).rank", ", (0, 0)"),
+    ("zone", "lanes.py", "min(limit, -(-len(counted) // ", "min(limit, (len(counted) // "),
+    (
+        "zone",
+        "batch.py",
+        "limit = bound_in_zone(limit_next_batch(len(counted), upgrade), counted, upgrade)",
+        "limit = limit_next_batch(len(counted), upgrade)",
+    ),
+    # update domains of a batch
+    ("update domain", "lanes.py", "placement.update_domain if is_managed else 0", "0"),
+    (
+        "update domain",
+        "lanes.py",
+        "placement.update_domain if is_managed else 0",
+        "-placement.update_domain",
+    ),
+    ("update domain", "lanes.py", "spec.cluster_manager is not None", "bool(spec.zones)"),
+    ("update domain", "lanes.py", "spec.cluster_manager is not None", "True"),
     # how many repairs at once
     ("repair share", "repairs.py", "_PERCENT_AT_ONCE = 5", "_PERCENT_AT_ONCE = 6"),
     ("repair share", "repairs.py", "room = limit - len(open_repairs)", "room = limit"),
@@ -617,5 +646,8 @@ def test_each_main_rule_has_at_least_three_mutants():
         "canary",
         "setback",
         "change",
+        "zone",
+        "update domain",
+        "balance",
     ):
         assert rules.count(rule) >= 3, rule

@@ -63,7 +63,9 @@ def check_restored_have_the_disk_of_before(world: World) -> None:
 
 def check_as_many_as_wanted_and_no_disk_too_many(world: World) -> None:
     wanted = [i for i in world.scale_set.instances if i.wanted is not Wanted.DELETED]
-    assert len(wanted) == len(world.scale_set.instances) == world.scale_set.spec.capacity
+    protected = sum(i.protect_from_scale_in for i in wanted)
+    expected = max(world.scale_set.spec.capacity, protected)
+    assert len(wanted) == len(world.scale_set.instances) == expected
     for instance in world.scale_set.instances:
         if judge_health(instance, world.scale_set).is_healthy:
             assert [g.number for g in instance.generations] == [instance.generation]

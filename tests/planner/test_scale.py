@@ -1,9 +1,12 @@
 """Scaling in and out."""
 
+from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from labctl.model.instance import Wanted
 from labctl.model.instance_policy import ScaleInPolicy, ScaleInRule
@@ -114,6 +117,99 @@ def test_the_policy_says_who_leaves_first(rule, leaves):
     policy = ScaleInPolicy(rules=(rule,))
     scale_set = make_set(4, instances=instances, spec=make_spec(2, scale_in_policy=policy))
     assert [d.instance for d in plan(scale_set, T0).decisions] == leaves
+
+
+def leaving(capacity: int, instances, rule=ScaleInRule.DEFAULT, **spec) -> list[str]:
+    policy = ScaleInPolicy(rules=(rule,))
+    wanted = make_spec(capacity, scale_in_policy=policy, **spec)
+    scale_set = make_set(len(instances), instances=instances, spec=wanted)
+    return [d.instance for d in plan(scale_set, T0).decisions]
+
+
+ZONAL = {"zones": ("a", "b")}
+
+
+def sparing(count: int, *spared: int) -> list:
+    return [make_instance(n, protect_from_scale_in=n in spared) for n in range(count)]
+
+
+def test_instances_leave_from_the_fullest_zone():
+    assert leaving(4, sparing(5, 2, 4), **ZONAL) == ["web_0"]
+    assert leaving(4, sparing(5, 2, 4)) == ["web_3"]
+    assert leaving(3, sparing(5, 2, 4), **ZONAL) == ["web_0", "web_3"]
+
+
+def test_a_zone_of_protected_ones_does_not_keep_others_from_leaving():
+    assert leaving(2, sparing(4, 0, 2), **ZONAL) == ["web_3", "web_1"]
+
+
+def test_gaps_are_evened_out_one_by_one():
+    instances = [make_instance(n) for n in (0, 2, 4, 6, 1)]  # four in a, one in b
+    assert leaving(2, instances, **ZONAL) == ["web_6", "web_4", "web_2"]
+
+
+def test_within_a_zone_instances_leave_from_the_fullest_fault_domain():
+    instances = [make_instance(n) for n in (0, 2, 4, 6, 8, 1, 3)]
+    # a: web_0, web_4 and web_8 in fault domain 0, web_2 and web_6 in 1.
+    assert leaving(6, instances, fault_domain_count=2, **ZONAL) == ["web_8"]
+    spared = [replace(i, protect_from_scale_in=i.ordinal == 8) for i in instances]
+    assert leaving(6, spared, fault_domain_count=2, **ZONAL) == ["web_4"]
+    assert leaving(6, spared, **ZONAL) == ["web_6"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "leaves"), [(ScaleInRule.OLDEST_VM, "web_2"), (ScaleInRule.NEWEST_VM, "web_0")]
+)
+def test_the_other_rules_balance_zones_and_not_fault_domains(rule, leaves):
+    hours = {0: 1, 1: 9, 2: 5, 3: 9, 4: 3}  # web_2 is alone in its fault domain
+    instances = [make_instance(n, created_at=T0 - timedelta(hours=h)) for n, h in hours.items()]
+    assert leaving(4, instances, rule, fault_domain_count=2, **ZONAL) == [leaves]
+    fuller = [i for i in instances if i.ordinal != 0]
+    expected = {ScaleInRule.OLDEST_VM: "web_1", ScaleInRule.NEWEST_VM: "web_4"}
+    assert leaving(3, fuller, rule, fault_domain_count=2, **ZONAL) == [expected[rule]]
+
+
+def test_those_that_never_got_ready_leave_first_also_from_an_emptier_zone():
+    never = make_generation(started_at=None, ready_at=None, extensions=())
+    instances = [*sparing(3), make_instance(4), make_instance(3, generations=(never,))]
+    assert leaving(4, instances, **ZONAL) == ["web_3"]
+
+
+def arriving(capacity: int, *ordinals: int, **spec) -> list[int]:
+    instances = [make_instance(n) for n in ordinals]
+    scale_set = make_set(len(instances), instances=instances, spec=make_spec(capacity, **spec))
+    return [d.ordinal for d in plan(scale_set, T0).decisions]
+
+
+def test_instances_come_to_the_emptiest_zone():
+    assert arriving(3, 2, 4, **ZONAL) == [1]
+    assert arriving(4, 2, 4, **ZONAL) == [1, 3]
+    assert arriving(5, 2, 4, **ZONAL) == [0, 1, 3]
+    assert arriving(3, 2, 4) == [0]
+    assert arriving(5, 0, 1, 3, 6, zones=("a", "b", "c")) == [2]
+
+
+@given(st.integers(1, 5), st.sets(st.integers(0, 40), max_size=12), st.integers(1, 12))
+def test_whoever_was_there_all_zones_fill_evenly_with_ordinals_below_the_capacity(
+    zones, present, more
+):
+    names = tuple(f"z{n}" for n in range(zones))
+    capacity = len(present) + more
+    created = arriving(capacity, *present, zones=names)
+    assert len(created) == more
+    assert not set(created) & present
+    assert max(created) < capacity
+    counts = Counter(n % zones for n in (*present, *created))
+    fewest = min(counts[zone] for zone in range(zones))
+    assert all(counts[n % zones] <= fewest + 1 for n in created)
+
+
+def test_the_reason_says_how_full_the_zone_is():
+    scale_set = make_set(5, instances=sparing(5), spec=make_spec(3, **ZONAL))
+    assert [d.reason for d in plan(scale_set, T0).decisions] == [
+        "capacity is 3, present are 5, 3 in zone a",
+        "capacity is 3, present are 5, 2 in zone b",
+    ]
 
 
 def test_one_in_the_middle_of_a_swap_has_been_ready_before():

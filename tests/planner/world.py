@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from labctl.model.cluster import ClusterManager, DurabilityLevel
 from labctl.model.health_source import ApplicationHealth
 from labctl.model.health_source import Health as HealthSpec
 from labctl.model.instance import (
@@ -87,6 +88,13 @@ def make_spec(capacity: int, **changes: Any) -> ScaleSetSpec:
         ),
     }
     return ScaleSetSpec(**(values | changes))
+
+
+def make_cluster_managed() -> dict[str, Any]:
+    """What a spec of a cluster-managed scale set has beside."""
+    agent = Extension(name="app", script="true", settings={"durabilityLevel": "Silver"})
+    manager = ClusterManager(durability_level=DurabilityLevel.SILVER, extension="app")
+    return {"extensions": (agent,), "cluster_manager": manager}
 
 
 def make_metrics(phase: int | None = None, *, skips: bool = False) -> str:
