@@ -94,7 +94,6 @@ def test_a_set_takes_what_its_publisher_brings_and_outlives_the_publisher(lab, s
         told = lab.run("image", "versions", *SKU, "--refresh")
         assert SECOND in told.stdout
         assert "the index of" in told.stderr
-        lab.run("instance", "restart", "app_0")  # the daemon has looked again
         assert lab.instances("app")["app_0"]["health"] == "Healthy"
         watched = lab.json("image", "watch", "app")[0]
         assert watched["latest"] == f"{NAME}/{SECOND}"
