@@ -1,6 +1,5 @@
 """A changed model in the store: who gets it, with which image, and when."""
 
-from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +11,7 @@ from labctl.controller.reconciler import Reconciler
 from labctl.controller.record import record
 from labctl.controller.upgrades import cancel_upgrade, find_changes, find_target
 from labctl.errors import NotFoundError, RefusedError
-from labctl.model.image import ImageDefinition, ImageVersion, VersionNumber
+from labctl.model.image import VersionNumber
 from labctl.model.instance import ExtensionRun, Failure, Rung, Wanted
 from labctl.model.plan import (
     BeginBatch,
@@ -28,8 +27,7 @@ from labctl.model.upgrade import StartedBy, UpgradeCode, UpgradePurpose
 from labctl.planner import foresight, make_members
 from labctl.planner import plan as make_plan
 from labctl.planner.impact import Need
-from labctl.store.database import Database
-from labctl.store.gallery import add_version, ensure_definition, remove_version
+from labctl.store.gallery import remove_version
 from labctl.store.instances import (
     change_generation,
     change_instance,
@@ -39,33 +37,12 @@ from labctl.store.instances import (
 from labctl.store.scale_sets import load_view
 from labctl.store.upgrades import change_upgrade, insert_upgrade, load_upgrade, load_upgrades
 from tests.controller.identities import make_identity
+from tests.controller.test_record import NOW, view
+from tests.controller.test_record import database as database  # noqa: PLC0414 - a fixture
 
-NOW = datetime(2026, 11, 23, tzinfo=UTC)
 HEALTH = {"probe": {"protocol": "tcp", "port": 80}}
 ROLLING = {"mode": "Rolling"}
 AUTOMATIC = {"mode": "Automatic"}
-
-
-@pytest.fixture
-def database(tmp_path):
-    made = Database(tmp_path / "labctl.db")
-    with made.write() as connection:
-        ensure_definition(connection, ImageDefinition(name="tiny", os_type="linux"), NOW)
-        for minor in (0, 1):
-            add_version(
-                connection,
-                ImageVersion(
-                    definition="tiny",
-                    version=VersionNumber(1, minor, 0),
-                    digest=str(minor) * 64,
-                    file_size=1,
-                    virtual_size=1,
-                    created_at=NOW,
-                    published_at=NOW,
-                ),
-            )
-    yield made
-    made.close()
 
 
 def make_spec(mode=ROLLING, **values):
@@ -78,11 +55,6 @@ def make_spec(mode=ROLLING, **values):
         **values,
     }
     return ScaleSetSpec.model_validate(document)
-
-
-def view(database):
-    with database.read() as connection:
-        return load_view(connection, "web", capacity=NO_CAPACITY)
 
 
 def decide(database, *decisions):

@@ -1,9 +1,5 @@
 """The daemon upgrades real VMs by itself, and leaves alone what it should."""
 
-import contextlib
-import json
-import signal
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -17,11 +13,11 @@ from tests.e2e.harness import (
     wait_for,
     write_payload,
 )
+from tests.e2e.serving import AUTOMATIC, LONG, events, history, serving, wait_for_end
 
+UNHEALTHY_UPGRADED = "MaxUnhealthyUpgradedInstancePercentExceededInRollingUpgrade"
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 DATA = [{"name": "data", "size": "32MiB", "fileSystem": "ext4", "mountPoint": "/data"}]
-AUTOMATIC = {"automaticOSUpgradePolicy": {"enableAutomaticOSUpgrade": True}}
-AT_ONCE = ("--first-within", "0s", "--rollout-after", "0s")
-LONG = 400  # seconds; only a hang gets there
 
 
 @pytest.fixture(scope="module")
@@ -33,30 +29,6 @@ def lab() -> Iterator[Lab]:
         yield made
         for row in made.json("list"):
             made.remove(row["name"])
-
-
-@contextlib.contextmanager
-def serving(lab: Lab, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """A running `labctl serve`; ended by SIGTERM, which must be clean."""
-    log = lab.state_dir / "serve.log"
-    with log.open("a") as sink:
-        daemon = subprocess.Popen(
-            lab.command("serve", *(options or AT_ONCE)),
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env=lab.env,
-        )
-    try:
-        yield daemon
-        if daemon.poll() is None:
-            daemon.send_signal(signal.SIGTERM)
-            assert daemon.wait(timeout=120) == 0, log.read_text()[-4000:]
-            assert "Traceback" not in log.read_text()
-    finally:
-        if daemon.poll() is None:
-            daemon.kill()
-            daemon.wait()
 
 
 def make(lab: Lab, name: str, capacity: int, **policy) -> None:
@@ -74,29 +46,6 @@ def apply(lab: Lab, name: str, capacity: int, **policy) -> None:
         health=HEALTH,
         upgradePolicy={"healthTimeout": "15s", **AUTOMATIC, **policy},
     )
-
-
-def history(lab: Lab, name: str) -> list[dict]:
-    return lab.json("upgrade", "history", name)
-
-
-def wait_for_end(lab: Lab, name: str, count: int = 1) -> dict:
-    """The newest of `count` upgrades, once it has ended."""
-
-    def find():
-        found = history(lab, name)
-        ended = len(found) == count and found[0]["runningStatus"]["code"] not in {
-            "RollingForward",
-            "RollingBack",
-        }
-        return found[0] if ended else None
-
-    log = lab.state_dir / "serve.log"
-    return wait_for(find, seconds=LONG, what=f"upgrade of {name}\n{log.read_text()[-3000:]}")
-
-
-def events(lab: Lab, name: str) -> str:
-    return lab.run("events", name).stdout
 
 
 def test_a_set_of_five_takes_a_published_version_with_no_command_given(lab):
@@ -184,17 +133,19 @@ def test_a_bad_version_is_restored_in_its_first_batch_and_not_tried_again(lab):
     make(lab, "wary", 3)
     try:
         payload = write_payload(lab, "wary_0")
-        untouched = lab.ask("wary_1", "cat /proc/sys/kernel/random/boot_id")
+        untouched = {name: lab.ask(name, BOOT_ID) for name in ("wary_1", "wary_2")}
         with serving(lab):
             lab.build("2.0.0", "--set", "fault=unhealthy", "--publish", definition="wary")
             ended = wait_for_end(lab, "wary")
             assert ended["runningStatus"]["code"] == "Faulted"
             assert ended["startedBy"] == "Platform"
             assert ended["rollbackInfo"]["successfullyRolledbackInstanceCount"] == 1
-            assert "unhealthy after the upgrade to 2.0.0" in json.dumps(ended)
+            assert ended["error"]["code"] == UNHEALTHY_UPGRADED
+            assert "unhealthy after the upgrade to 2.0.0: 1 of 1" in ended["error"]["message"]
+            assert "not healthy within 15 s: HTTP 503" in ended["error"]["message"]
             assert lab.versions("wary") == ["1.0.0"] * 3
             assert checksum(lab, "wary_0") == payload
-            assert lab.ask("wary_1", "cat /proc/sys/kernel/random/boot_id") == untouched
+            assert {name: lab.ask(name, BOOT_ID) for name in untouched} == untouched
             watched = lab.json("image", "watch", "wary")[0]
             assert "ended Faulted" in watched["why"]
             lab.run("instance", "restart", "wary_2")  # the daemon has looked again
@@ -216,9 +167,15 @@ def test_a_daemon_killed_in_the_middle_goes_on_when_it_is_started_again(lab):
             wait_for(lambda: "batch 1 of 2" in events(lab, "tough"), seconds=LONG, what="a batch")
             daemon.kill()
             daemon.wait()
+            (begun,) = history(lab, "tough")
+            assert begun["runningStatus"]["code"] == "RollingForward"
         with serving(lab):
             ended = wait_for_end(lab, "tough")
+        # The same upgrade, and not a second one.
+        assert ended["runningStatus"]["startTime"] == begun["runningStatus"]["startTime"]
         assert ended["runningStatus"]["code"] == "Completed"
+        assert ended["startedBy"] == "Platform"
+        assert ended["progress"]["successfulInstanceCount"] == 2
         assert lab.versions("tough") == ["1.1.0", "1.1.0"]
         assert checksum(lab, "tough_0") == payload
         assert lab.domains("tough") == ["tough_0", "tough_1"]

@@ -76,7 +76,7 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
             or not isinstance(decision, BeginBatch | MoveMember | EndUpgrade)
         ), "a halted upgrade moves on"
         if isinstance(decision, StartUpgrade | RenewInstances):
-            _check_rollout(scale_set, decision)
+            _check_rollout(scale_set, decision, now)
         if isinstance(decision, BeginBatch):
             _check_batch(scale_set, decision, now)
         if isinstance(decision, MoveMember):
@@ -87,9 +87,13 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
                 m.state is MemberState.PENDING for m in members.values()
             )
             assert (decision.error is not None) == (decision.code is UpgradeCode.FAULTED)
+            if upgrade is not None and "was not approved within" in decision.reason:
+                _check_silence(upgrade, now)
 
 
-def _check_rollout(scale_set: ScaleSet, decision: StartUpgrade | RenewInstances) -> None:
+def _check_rollout(
+    scale_set: ScaleSet, decision: StartUpgrade | RenewInstances, now: datetime
+) -> None:
     assert scale_set.rollout is not None, "a model is rolled out that nobody asked for"
     running = scale_set.upgrade
     assert running is None or running.code.is_final, "two at once"
@@ -98,6 +102,8 @@ def _check_rollout(scale_set: ScaleSet, decision: StartUpgrade | RenewInstances)
     assert decision.target_digest == wanted
     mode = scale_set.spec.upgrade_policy.mode
     assert isinstance(decision, StartUpgrade) <= (mode is UpgradeMode.ROLLING)
+    if isinstance(decision, StartUpgrade) or decision.instances:
+        assert _is_in_window(scale_set, now), "a model is rolled out outside of its window"
     if isinstance(decision, RenewInstances):
         assert not decision.instances or mode is UpgradeMode.AUTOMATIC
         for name in decision.instances:
@@ -146,7 +152,8 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
     assert not any(state.is_moving for state in states.values()), "two batches at once"
     assert upgrade.cancel_asked_at is None, "a batch begins after the cancel"
     assert upgrade.paused_at is None, "a batch begins in a pause"
-    _check_window(scale_set, now)
+    is_in_time = upgrade.ignores_windows or _is_in_window(scale_set, now)
+    assert is_in_time, "a batch begins outside of its window"
     _check_approval(upgrade, batch, now)
     _check_canary(scale_set, batch, now)
     _check_phase(scale_set, upgrade, taken)
@@ -180,6 +187,16 @@ def _check_approval(upgrade: Upgrade, batch: BeginBatch, now: datetime) -> None:
     assert upgrade.approved_batch == batch.batch or is_consent, "a batch begins unapproved"
 
 
+def _check_silence(upgrade: Upgrade, now: datetime) -> None:
+    policy = upgrade.control.approval
+    assert policy is not None, "nobody had to approve"
+    assert policy.on_timeout is ApprovalDefault.REJECT, "silence was no rejection"
+    assert upgrade.paused_at is None, "silence counts in a pause"
+    asked_at = upgrade.approval_asked_at
+    assert asked_at is not None, "nobody was asked"
+    assert now >= asked_at + policy.timeout, "rejected before the time to answer was over"
+
+
 def _check_canary(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
     upgrade = scale_set.upgrade
     assert upgrade is not None
@@ -200,14 +217,11 @@ def _check_canary(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None
             assert now - since >= canary.bake_time, "a canary had not baked long enough"
 
 
-def _check_window(scale_set: ScaleSet, now: datetime) -> None:
+def _is_in_window(scale_set: ScaleSet, now: datetime) -> bool:
     """By the wall clock: with offsets that shift in summer, `now` is in a window of that day."""
     windows = scale_set.spec.upgrade_policy.maintenance_windows
-    assert scale_set.upgrade is not None
-    if not windows or scale_set.upgrade.ignores_windows:
-        return
     openings = find_openings(windows, scale_set.clocks, now)
-    assert any(o.begins <= now < o.ends for o in openings), "a batch begins outside of its window"
+    return not windows or any(o.begins <= now < o.ends for o in openings)
 
 
 def _check_phase(scale_set: ScaleSet, upgrade: Upgrade, taken: set[str]) -> None:

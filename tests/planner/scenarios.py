@@ -13,6 +13,7 @@ from labctl.model.plan import ScaleSet
 from labctl.model.setup import CustomData, Extension
 from labctl.model.upgrade import UpgradePurpose
 from labctl.model.upgrade_policy import UpgradeMode
+from tests.planner.controls import FREE, Controls, Person, controls, hold_back
 from tests.planner.happenings import (
     apply_model,
     cancel,
@@ -71,6 +72,7 @@ class Scenario:
     seed: int
     model: str = "none"  # what the new model needs; "none": the upgrade is for the image alone
     keeps_image: bool = False
+    controls: Controls = FREE  # what holds it back
     ahead: tuple[bool, ...] = (False,) * 16  # has the new model before the upgrade, by ordinal
     # By ordinal, (phase, asks to be skipped); empty: binary health, nothing is told.
     wishes: tuple[tuple[int | None, bool], ...] = ()
@@ -111,11 +113,23 @@ model_scenarios = st.builds(
     scenarios,
     model=st.sampled_from(tuple(MODELS)),
     keeps_image=st.booleans(),
+    controls=st.one_of(st.just(FREE), controls),
     ahead=st.tuples(*[st.sampled_from((False, False, True))] * 16),
     events=st.lists(
         st.tuples(st.integers(0, 400), st.sampled_from((*EVENTS, "model")), st.integers(0, 14)),
         max_size=8,
     ).map(tuple),
+)
+
+# Most instances do well, so that later batches are reached.
+held_scenarios = st.builds(
+    replace,
+    scenarios,
+    fates=st.tuples(*[st.sampled_from((*["well"] * 18, *FATES))] * 16),
+    events=st.lists(
+        st.tuples(st.integers(0, 2000), st.sampled_from(EVENTS), st.integers(0, 14)), max_size=2
+    ).map(tuple),
+    controls=controls,
 )
 
 ready_after = {"well": 4, "slow": 250, "too slow": 400, "never": None}
@@ -152,6 +166,7 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
     scale_set = replace(scale_set, instances=instances)
     capacity = replace(scale_set.capacity, boots_at_once=scenario.boots_at_once)
     scale_set = replace(scale_set, capacity=capacity)
+    scale_set = hold_back(scale_set, scenario.controls)
     if scenario.model == "none":
         scale_set = upgrading(scale_set, restores=scenario.restores)
     else:
@@ -165,6 +180,7 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
             return fate(name, version) != "no boot"
         return not scenario.stubborn[int(name.removeprefix("web_"))]
 
+    person = Person(scenario.controls)
     script = Script(
         health=lambda name, version, _: ready_after.get(fate(name, version), 4),
         boots=boots,
@@ -174,8 +190,10 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         memory=(16 + scenario.spare) * 640 * MIB,
         shuffle=random.Random(scenario.seed),
         new_model=None if scenario.model == "none" else 2,
+        hears=person.hear,
     )
     world = World(scale_set=scale_set, script=script, plan=plan)
+    person.arrange(world)
     for second, kind, ordinal in scenario.events:
         name = f"web_{ordinal}"
         changes = {

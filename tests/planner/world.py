@@ -28,6 +28,7 @@ from labctl.model.instance import (
 from labctl.model.machine import ImageReference
 from labctl.model.plan import (
     Action,
+    AskApproval,
     AwaitReady,
     BeginBatch,
     HostCapacity,
@@ -213,6 +214,7 @@ class Script:
     memory: int = 2**50  # of the host, bytes
     new_model: int | None = None  # from this model on, an instance answers as on the image NEW
     shuffle: random.Random | None = None
+    hears: Callable[["World", AskApproval], None] = lambda world, question: None
 
 
 @dataclass(kw_only=True)
@@ -263,6 +265,8 @@ class World:
                 if isinstance(decision, BeginBatch):
                     self.batches.append(decision.instances)
                 self.scale_set = record(self.scale_set, decision, self.now)
+                if isinstance(decision, AskApproval):
+                    self.script.hears(self, decision)
             return True
         started = [action for action in answer.actions if action.instance not in self.jobs]
         for action in started:
