@@ -7,12 +7,14 @@ from typing import assert_never
 from sqlalchemy import Connection
 
 from labctl.controller.record_repair import record_repair
+from labctl.controller.record_rollback import begin_rollback, restore
 from labctl.model.event import EventKind
-from labctl.model.instance import HealthState, Identity, Instance, Wanted
+from labctl.model.instance import Identity, Instance, Wanted
 from labctl.model.plan import (
     AskApproval,
     BeginBatch,
     BeginRepair,
+    BeginRollback,
     CreateInstance,
     Decision,
     EndBatch,
@@ -84,6 +86,8 @@ def record(
                 _begin_batch(connection, scale_set, decision, now=now)
             case MoveMember():
                 _move_member(connection, scale_set, decision, now=now)
+            case BeginRollback():
+                begin_rollback(connection, scale_set, decision, now=now)
             case EndBatch():
                 change_upgrade(connection, decision.upgrade, batch_ended_at=now)
                 _note(connection, scale_set, decision.reason, now=now, upgrade=decision.upgrade)
@@ -203,7 +207,7 @@ def _begin_batch(
             version=upgrade.target_version,
             digest=upgrade.target_digest,
             model_revision=upgrade.model_revision,
-            keeps_way_back=upgrade.restores,
+            keeps_way_back=upgrade.keeps_way_back,
             now=now,
         )
         _save_renewed(connection, instance, renewed, now=now)
@@ -320,7 +324,7 @@ def _move_member(
         values["healthy_at"] = now
     if decision.state is MemberState.ROLLING_BACK:
         values["settled_at"] = None
-        _restore(connection, upgrade, decision.instance)
+        restore(connection, upgrade, decision.instance)
     change_member(connection, upgrade.id, decision.instance, **values)
     _note(
         connection,
@@ -331,23 +335,6 @@ def _move_member(
         upgrade=upgrade.id,
         kind=EventKind.FAILURE if decision.state.has_failed else EventKind.DECISION,
     )
-
-
-def _restore(connection: Connection, upgrade: Upgrade, name: str) -> None:
-    member = next(member for member in upgrade.members if member.instance == name)
-    previous = member.from_generation
-    if previous is None:
-        raise RuntimeError(f"{name} has no previous generation to restore")
-    change_instance(
-        connection,
-        name,
-        generation=previous,
-        health=HealthState.INITIALIZING.value,
-        health_detail="previous OS disk not started yet",
-    )
-    # It was ready before the swap; it must be so again after it, so the old marks do not count.
-    change_generation(connection, name, previous, started_at=None, ready_at=None)
-    save_failure(connection, name, previous, None)
 
 
 def _end_upgrade(

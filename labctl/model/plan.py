@@ -122,6 +122,16 @@ class MoveMember:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BeginRollback:
+    """A limit was exceeded: the upgrade only puts back what failed, then ends with `error`."""
+
+    upgrade: int
+    instances: tuple[str, ...]  # they get the OS disk and the model of before
+    error: UpgradeError
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndBatch:
     """Every member of the batch has come to rest."""
 
@@ -174,6 +184,7 @@ Decision = (
     | AskApproval
     | BeginBatch
     | MoveMember
+    | BeginRollback
     | EndBatch
     | EndUpgrade
     | BeginRepair
@@ -318,6 +329,7 @@ __all__ = [
     "AwaitReady",
     "BeginBatch",
     "BeginRepair",
+    "BeginRollback",
     "CollectEvidence",
     "CreateInstance",
     "Decision",

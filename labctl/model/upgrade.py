@@ -141,6 +141,11 @@ class Upgrade:
         return f"{self.target_version}{suffix}"
 
     @property
+    def keeps_way_back(self) -> bool:
+        """Must what an instance ran before be restorable? Then it always gets a new OS disk."""
+        return self.restores or self.policy.rollback_failed_instances_on_policy_breach
+
+    @property
     def counts(self) -> dict[str, int]:
         """The page's counters of progress."""
         states = [member.state for member in self.members]

@@ -30,6 +30,10 @@ class RollingUpgradePolicy(Strict):
         default=timedelta(0), ge=timedelta(0), le=timedelta(hours=12)
     )
     prioritize_unhealthy_instances: bool = False
+    max_surge: bool = Field(
+        default=False, description="New instances come first, and take the place of the old ones"
+    )
+    rollback_failed_instances_on_policy_breach: bool = False
 
 
 class AutomaticOsUpgradePolicy(Strict):
@@ -37,6 +41,9 @@ class AutomaticOsUpgradePolicy(Strict):
 
     enable_automatic_os_upgrade: bool = Field(default=False, alias="enableAutomaticOSUpgrade")
     disable_automatic_rollback: bool = False
+    use_rolling_upgrade_policy: bool = Field(
+        default=True, description="Without: the defaults of rollingUpgradePolicy hold"
+    )
 
 
 class UpgradePolicy(Strict):
@@ -65,6 +72,13 @@ class UpgradePolicy(Strict):
     canary: CanaryPolicy | None = Field(
         default=None, description="A small first batch that is watched for a while"
     )
+
+    @property
+    def automatic_limits(self) -> RollingUpgradePolicy:
+        """What bounds the upgrades that the platform starts by itself."""
+        if self.automatic_os_upgrade_policy.use_rolling_upgrade_policy:
+            return self.rolling_upgrade_policy
+        return RollingUpgradePolicy()
 
     @property
     def control(self) -> UpgradeControl:

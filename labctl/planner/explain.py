@@ -6,6 +6,7 @@ from labctl.model.instance import Instance
 from labctl.model.plan import (
     AskApproval,
     BeginBatch,
+    BeginRollback,
     CreateInstance,
     Decision,
     EndBatch,
@@ -92,7 +93,7 @@ def _find_next(scale_set: ScaleSet, name: str, now: datetime) -> str:
 def _find_named(decision: Decision) -> tuple[str, ...]:
     """The instances that a decision is about."""
     match decision:
-        case BeginBatch() | RenewInstances():
+        case BeginBatch() | BeginRollback() | RenewInstances():
             return decision.instances
         case CreateInstance() | StartUpgrade() | EndBatch() | EndUpgrade() | SuspendRepairs():
             return ()

@@ -26,6 +26,7 @@ from labctl.model.plan import (
     AwaitReady,
     BeginBatch,
     BeginRepair,
+    BeginRollback,
     CollectEvidence,
     CreateInstance,
     Decision,
@@ -79,6 +80,8 @@ def record(scale_set: ScaleSet, decision: Decision, now: datetime) -> ScaleSet:
             return _begin_batch(scale_set, decision, now)
         case MoveMember():
             return _move_member(scale_set, decision, now)
+        case BeginRollback():
+            return _begin_rollback(scale_set, decision)
         case EndBatch():
             return _change_upgrade(scale_set, lambda u: replace(u, batch_ended_at=now))
         case EndUpgrade():
@@ -257,7 +260,7 @@ def _admit(scale_set: ScaleSet, name: str, batch: int, now: datetime) -> ScaleSe
             version=upgrade.target_version,
             digest=upgrade.target_digest,
             model_revision=upgrade.model_revision,
-            keeps_way_back=upgrade.restores,
+            keeps_way_back=upgrade.keeps_way_back,
             now=now,
         ),
     )
@@ -370,6 +373,20 @@ def _move_member(scale_set: ScaleSet, decision: MoveMember, now: datetime) -> Sc
     if decision.state is not MemberState.ROLLING_BACK:
         return changed
     return change_instance(changed, decision.instance, lambda i: _restore(i, changed.upgrade))
+
+
+def _begin_rollback(scale_set: ScaleSet, decision: BeginRollback) -> ScaleSet:
+    changed = _change_upgrade(
+        scale_set, lambda u: replace(u, code=UpgradeCode.ROLLING_BACK, error=decision.error)
+    )
+    for name in decision.instances:
+        changed = _change_member(
+            changed,
+            name,
+            lambda m: replace(m, state=MemberState.ROLLING_BACK, settled_at=None, ended_at=None),
+        )
+        changed = change_instance(changed, name, lambda i: _restore(i, scale_set.upgrade))
+    return changed
 
 
 def _restore(instance: Instance, upgrade: Upgrade | None) -> Instance:

@@ -7,7 +7,7 @@ from labctl.model.instance import Generation, Instance, Power, Wanted
 from labctl.model.plan import ScaleSet
 from labctl.model.repair import Repair
 from labctl.model.spec import ScaleSetSpec
-from labctl.model.upgrade import Member, MemberState
+from labctl.model.upgrade import Member, MemberState, Upgrade
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,7 @@ class Situation:
     model: ScaleSetSpec  # the model that made the generation it should boot
     member: Member | None  # its part in the upgrade that is running
     repair: Repair | None = None  # the repair that it is to become healthy by
+    may_go_back: bool = False  # it failed, and a limit that is exceeded would restore it
 
     @property
     def current(self) -> Generation:
@@ -72,7 +73,9 @@ class Situation:
 
 def survey(scale_set: ScaleSet) -> tuple[Situation, ...]:
     """Every instance of the scale set in its situation, by ordinal."""
-    members = {m.instance: m for m in scale_set.upgrade.members} if scale_set.upgrade else {}
+    upgrade = scale_set.upgrade
+    members = {m.instance: m for m in upgrade.members} if upgrade else {}
+    restorable = _find_restorable(upgrade)
     repairs = {r.ordinal: r for r in scale_set.repairs if r.is_open}
     return tuple(
         Situation(
@@ -80,9 +83,19 @@ def survey(scale_set: ScaleSet) -> tuple[Situation, ...]:
             model=scale_set.models[instance.current.model_revision],
             member=members.get(instance.name),
             repair=repairs.get(instance.ordinal),
+            may_go_back=instance.name in restorable,
         )
         for instance in sorted(scale_set.instances, key=lambda i: i.ordinal)
     )
+
+
+def _find_restorable(upgrade: Upgrade | None) -> frozenset[str]:
+    """Who failed in the running upgrade and goes back if that is stopped by a limit."""
+    if upgrade is None or upgrade.code.is_final:
+        return frozenset()
+    if not upgrade.policy.rollback_failed_instances_on_policy_breach:
+        return frozenset()
+    return frozenset(m.instance for m in upgrade.members if m.state is MemberState.FAILED)
 
 
 def has_served(instance: Instance) -> bool:

@@ -34,6 +34,7 @@ from labctl.planner.batch import (
     limit_next_batch,
     name_phase,
 )
+from labctl.planner.breach import end_faulted, stop_at_limit
 from labctl.planner.gates import find_gate
 from labctl.planner.health import (
     find_failure,
@@ -188,13 +189,17 @@ def _plan_between_batches(
     scale_set: ScaleSet, upgrade: Upgrade, situations: Sequence[Situation], now: datetime
 ) -> Plan:
     """Stop, end, pause, or begin the next batch."""
+    if upgrade.code is UpgradeCode.ROLLING_BACK and upgrade.error is not None:
+        return end_faulted(upgrade, upgrade.error)  # what was to go back has come to rest
     # Limits first: a cancel must not hide that the image is bad, or a credential refused.
     refused = find_refused_credential(upgrade, situations)
     if refused is not None:
-        return _fault(upgrade, UpgradeErrorCode.CREDENTIAL_REFUSED, refused)
+        error = UpgradeError(code=UpgradeErrorCode.CREDENTIAL_REFUSED, message=refused)
+        return end_faulted(upgrade, error)
     fault = find_unhealthy_upgraded(upgrade, situations)
     if fault is not None:
-        return _fault(upgrade, UpgradeErrorCode.UNHEALTHY_UPGRADED, fault)
+        error = UpgradeError(code=UpgradeErrorCode.UNHEALTHY_UPGRADED, message=fault)
+        return stop_at_limit(upgrade, error, situations)
     pending = [m for m in upgrade.members if m.state is MemberState.PENDING]
     if not pending:
         return _end(upgrade, UpgradeCode.COMPLETED, "no instance is left to upgrade")
@@ -233,7 +238,7 @@ def _plan_next_batch(
             if upgrade.batches
             else UpgradeErrorCode.UNHEALTHY_BEFORE
         )
-        return _fault(upgrade, code, fault)
+        return stop_at_limit(upgrade, UpgradeError(code=code, message=fault), situations)
     begin = _begin(upgrade, situations, choice)
     wait = await_approval(scale_set, upgrade, begin, now)
     if isinstance(wait, Hold):
@@ -265,9 +270,3 @@ def _begin(upgrade: Upgrade, situations: Sequence[Situation], choice: Choice) ->
 
 def _end(upgrade: Upgrade, code: UpgradeCode, reason: str) -> Plan:
     return Plan(decisions=(EndUpgrade(upgrade=upgrade.id, code=code, reason=reason),))
-
-
-def _fault(upgrade: Upgrade, code: UpgradeErrorCode, message: str) -> Plan:
-    error = UpgradeError(code=code, message=message)
-    ended = EndUpgrade(upgrade=upgrade.id, code=UpgradeCode.FAULTED, reason=message, error=error)
-    return Plan(decisions=(ended,))

@@ -13,6 +13,7 @@ from labctl.model.image import ImageDefinition, ImageVersion, VersionNumber
 from labctl.model.instance import DomainFacts, Health, HealthState, Identity, Power, Wanted
 from labctl.model.plan import (
     BeginBatch,
+    BeginRollback,
     CreateInstance,
     EndBatch,
     EndUpgrade,
@@ -20,14 +21,21 @@ from labctl.model.plan import (
     RemoveInstance,
 )
 from labctl.model.spec import ScaleSetSpec
-from labctl.model.upgrade import Member, MemberState, StartedBy, UpgradeCode
+from labctl.model.upgrade import (
+    Member,
+    MemberState,
+    StartedBy,
+    UpgradeCode,
+    UpgradeError,
+    UpgradeErrorCode,
+)
 from labctl.planner import foresight
 from labctl.store.database import Database
 from labctl.store.events import load_events
 from labctl.store.gallery import add_version, ensure_definition, find_version
 from labctl.store.instances import change_generation, load_reserved_ports, save_health
 from labctl.store.scale_sets import load_view
-from labctl.store.upgrades import insert_upgrade, load_upgrade
+from labctl.store.upgrades import change_upgrade, insert_upgrade, load_upgrade
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -303,6 +311,47 @@ def essence(scale_set):
             ],
         ),
     )
+
+
+@pytest.mark.parametrize(("uses", "percent"), [(True, 50), (False, 20)])
+def test_an_automatic_upgrade_is_bound_by_the_spec_or_by_the_defaults(web, uses, percent):
+    policy = {
+        "rollingUpgradePolicy": {"maxBatchInstancePercent": 50},
+        "automaticOSUpgradePolicy": {"useRollingUpgradePolicy": uses},
+    }
+    with web.write() as connection:
+        apply_spec(connection, spec(upgradePolicy=policy), now=NOW)
+        for name in ("web_0", "web_1"):
+            change_generation(connection, name, 1, started_at=NOW, ready_at=NOW, prepared=True)
+    running = DomainFacts(generation=1, power=Power.RUNNING)
+    facts = view(web)
+    facts = replace(facts, instances=tuple(replace(i, domain=running) for i in facts.instances))
+    found = {}
+    for who in StartedBy:
+        with web.write() as connection:
+            image = find_version(connection, "tiny", VersionNumber(1, 1, 0))
+            target = Target(image=image, model_revision=1)
+            number = admit(connection, facts, target, restores=False, started_by=who, now=NOW)
+            change_upgrade(connection, number, code=UpgradeCode.CANCELLED.value)
+            found[who] = load_upgrade(connection, number).policy.max_batch_instance_percent
+    assert found == {StartedBy.USER: 50, StartedBy.PLATFORM: percent}
+
+
+def test_at_a_limit_the_store_keeps_the_reason_while_what_failed_goes_back(web):
+    upgrade_id = start_upgrade(web)
+    decide(web, BeginBatch(upgrade=upgrade_id, batch=1, instances=("web_0",), reason="r"))
+    failed = MoveMember(
+        upgrade=upgrade_id, instance="web_0", state=MemberState.FAILED, reason="503"
+    )
+    decide(web, failed)
+    error = UpgradeError(code=UpgradeErrorCode.UNHEALTHY_UPGRADED, message="1 of 1")
+    begin = BeginRollback(upgrade=upgrade_id, instances=("web_0",), error=error, reason="back")
+    foreseen = foresight.record(view(web), begin, NOW)
+    decide(web, begin)
+    assert essence(view(web)) == essence(foreseen)
+    upgrade = view(web).upgrade
+    assert (upgrade.code, upgrade.error) == (UpgradeCode.ROLLING_BACK, error)
+    assert (upgrade.members[0].message, upgrade.members[0].ended_at) == ("503", None)
 
 
 @pytest.mark.parametrize("last", [UpgradeCode.COMPLETED, UpgradeCode.FAULTED])

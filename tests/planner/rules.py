@@ -7,6 +7,7 @@ from labctl.model.instance import ExtensionFault, HealthState, Instance, Power, 
 from labctl.model.plan import (
     AwaitReady,
     BeginBatch,
+    BeginRollback,
     CollectEvidence,
     DiscardGeneration,
     EndUpgrade,
@@ -19,7 +20,13 @@ from labctl.model.plan import (
     StartUpgrade,
     Stop,
 )
-from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode, UpgradePurpose
+from labctl.model.upgrade import (
+    MemberState,
+    Upgrade,
+    UpgradeCode,
+    UpgradeErrorCode,
+    UpgradePurpose,
+)
 from labctl.model.upgrade_policy import UpgradeMode
 from labctl.model.window import find_openings
 from tests.planner.repair_rules import check_repairs
@@ -47,6 +54,14 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
             thrown = instance.find_generation(action.generation)
             assert thrown is not None
             assert action.generation < instance.generation or thrown.evidence_at is not None
+            is_way_back = (
+                upgrade is not None
+                and not upgrade.code.is_final
+                and upgrade.policy.rollback_failed_instances_on_policy_breach
+                and instance.name in members
+                and members[instance.name].state is MemberState.FAILED
+            )
+            assert not is_way_back, "a limit may still need the disk of before"
         if isinstance(action, Stop):
             is_asked = instance.wanted is not Wanted.RUNNING or instance.restart_asked_at
             is_dead = instance.domain.power is not Power.RUNNING
@@ -76,7 +91,10 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
             _check_batch(scale_set, decision, now)
         if isinstance(decision, MoveMember):
             _check_move(scale_set, decision, now)
+        if isinstance(decision, BeginRollback):
+            _check_rollback(scale_set, decision)
         if isinstance(decision, EndUpgrade) and not scale_set.is_deleting:
+            _check_nobody_is_left_behind(scale_set, decision)
             assert not moving, "ends while instances move"
             assert decision.code is not UpgradeCode.COMPLETED or not any(
                 m.state is MemberState.PENDING for m in members.values()
@@ -140,6 +158,7 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
         assert not (has_image and (has_model or not is_for_model)), "has what the upgrade brings"
     assert not any(state.is_moving for state in states.values()), "two batches at once"
     assert upgrade.cancel_asked_at is None, "a batch begins after the cancel"
+    assert upgrade.code is UpgradeCode.ROLLING_FORWARD, "a batch begins while it goes back"
     assert upgrade.paused_at is None, "a batch begins in a pause"
     _check_window(scale_set, now)
     _check_approval(upgrade, batch, now)
@@ -163,6 +182,41 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
         assert (len(failed) + len(now_ill)) / (len(failed) + len(upgraded)) <= worst, (
             "goes on although too many of the upgraded are unhealthy"
         )
+
+
+def _check_rollback(scale_set: ScaleSet, decision: BeginRollback) -> None:
+    upgrade = scale_set.upgrade
+    assert upgrade is not None
+    assert upgrade.code is UpgradeCode.ROLLING_FORWARD, "goes back twice"
+    assert upgrade.policy.rollback_failed_instances_on_policy_breach
+    assert decision.instances
+    assert set(decision.instances) <= _find_left_behind(scale_set, upgrade)
+
+
+def _check_nobody_is_left_behind(scale_set: ScaleSet, decision: EndUpgrade) -> None:
+    upgrade = scale_set.upgrade
+    assert upgrade is not None
+    if decision.error is None or decision.error.code is UpgradeErrorCode.CREDENTIAL_REFUSED:
+        return
+    if upgrade.code is UpgradeCode.ROLLING_BACK:
+        assert decision.error == upgrade.error, "ends for another reason than it went back for"
+    elif upgrade.policy.rollback_failed_instances_on_policy_breach:
+        assert not _find_left_behind(scale_set, upgrade), "ends and leaves behind what failed"
+
+
+def _find_left_behind(scale_set: ScaleSet, upgrade: Upgrade) -> set[str]:
+    """Failed on the upgrade's disk and still ill on it, with the disk of before at hand."""
+    found = set()
+    for member in upgrade.members:
+        instance = next((i for i in scale_set.instances if i.name == member.instance), None)
+        if instance is None or instance.wanted is not Wanted.RUNNING:
+            continue
+        is_ill = not _serves(scale_set, instance) or is_restart_asked(instance)
+        is_ours = member.state is MemberState.FAILED and instance.generation == member.to_generation
+        has_previous = len(instance.generations) > 1
+        if is_ill and is_ours and has_previous and not _has_refused_credential(instance):
+            found.add(instance.name)
+    return found
 
 
 def _check_approval(upgrade: Upgrade, batch: BeginBatch, now: datetime) -> None:

@@ -73,6 +73,7 @@ class Scenario:
     ahead: tuple[bool, ...] = (False,) * 16  # has the new model before the upgrade, by ordinal
     # By ordinal, (phase, asks to be skipped); empty: binary health, nothing is told.
     wishes: tuple[tuple[int | None, bool], ...] = ()
+    goes_back: bool = False  # what failed is restored when a limit is exceeded
 
 
 WISHES = ((None, False), (0, False), (1, False), (1, False), (7, False), (None, True), (0, True))
@@ -95,6 +96,7 @@ scenarios = st.builds(
     ).map(tuple),
     seed=st.integers(0, 2**16),
     wishes=st.one_of(st.just(()), st.tuples(*[st.sampled_from(WISHES)] * 16)),
+    goes_back=st.booleans(),
 )
 model_scenarios = st.builds(
     replace,
@@ -118,6 +120,7 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         max_unhealthy_upgraded_instance_percent=scenario.upgraded_percent,
         pause_time_between_batches=timedelta(seconds=scenario.pause),
         prioritize_unhealthy_instances=scenario.prioritizes,
+        rollback_failed_instances_on_policy_breach=scenario.goes_back,
     )
     metrics = {
         f"web_{ordinal}": make_metrics(phase, skips=skips)

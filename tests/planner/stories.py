@@ -25,6 +25,7 @@ from tests.planner.happenings import (
     want,
 )
 from tests.planner.repair_stories import REPAIR_STORIES
+from tests.planner.surge_stories import SURGE_STORIES
 from tests.planner.world import (
     MIB,
     NEW,
@@ -352,6 +353,7 @@ STORIES: tuple[Story, ...] = (
     phase_waits_for_who_is_initializing,
     *REPAIR_STORIES,
     *CONTROL_STORIES,
+    *SURGE_STORIES,
 )
 
 

@@ -417,6 +417,30 @@ MUTANTS = [
     ("canary", "gates.py", "or upgrade.batches != 1 or", "or upgrade.batches == 1 or"),
     ("canary", "gates.py", "*(each for each in since if each is not None)", ""),
     ("canary", "gates.py", "    if now >= until:\n        return None\n    names", "    names"),
+    # what failed goes back where a limit is exceeded
+    ("breach", "breach.py", "if not upgrade.policy.rollback", "if upgrade.policy.rollback"),
+    ("breach", "breach.py", "or judge(situation).is_healthy:", "or False:"),
+    ("breach", "breach.py", "instance.protect_from_scale_set_actions or ", ""),
+    ("breach", "instance.py", "    if situation.may_go_back:", "    if False:"),
+    ("breach", "situation.py", "upgrade is None or upgrade.code.is_final:", "upgrade is None:"),
+    (
+        "breach",
+        "upgrade.py",
+        "    if upgrade.code is UpgradeCode.ROLLING_BACK and upgrade",
+        "    if False and upgrade",
+    ),
+    (
+        "breach",
+        "breach.py",
+        "instance.generation == member.to_generation != member.from_generation",
+        "True",
+    ),
+    (
+        "breach",
+        "automatic.py",
+        "        policy=scale_set.spec.upgrade_policy.automatic_limits,\n",
+        "",
+    ),
     # when a model is rolled out by itself
     (
         "rollout",
@@ -597,5 +621,6 @@ def test_each_main_rule_has_at_least_three_mutants():
         "window",
         "approval",
         "canary",
+        "breach",
     ):
         assert rules.count(rule) >= 3, rule

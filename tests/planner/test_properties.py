@@ -36,7 +36,8 @@ def test_every_run_to_a_new_model_keeps_the_rules_and_ends_well(scenario: Scenar
 def check_no_disk_for_what_needs_none(scenario: Scenario, world: World) -> None:
     """Only where a way back is kept, the image changes, or custom data does."""
     has_swaps = any(kind == "model" for _, kind, _ in scenario.events)
-    if scenario.restores or not scenario.keeps_image or scenario.model == "swap" or has_swaps:
+    keeps_way_back = scenario.restores or scenario.goes_back
+    if keeps_way_back or not scenario.keeps_image or scenario.model == "swap" or has_swaps:
         return
     assert all(i.generation == 1 for i in world.scale_set.instances)
     assert not any(line.split()[1] == "Define" and " 2:" in line for line in world.log)
