@@ -65,6 +65,9 @@ def plan(name: Name, version: Version = None, ignore_window: IgnoreWindow = Fals
                 "number": batch.number,
                 "phase": batch.phase,
                 "instances": batch.instances,
+                "replacements": [
+                    {"instance": old, "replacedBy": new} for new, old in batch.replacements
+                ],
                 "reason": batch.reason,
                 "afterPause": batch.after_pause,
                 "needsApproval": batch.needs_approval,
@@ -345,7 +348,8 @@ def _print_upgrade(context: Context, upgrade: "Upgrade") -> None:
     members = document.pop("members")
     print_document({**document, "policy": None, "control": None}, context.output)
     print()
-    columns = ["instance", "state", "batch", "from", "downtime", "message"]
+    pair = ["replacedBy"] if any(member["replacedBy"] for member in members) else []
+    columns = ["instance", *pair, "state", "batch", "from", "downtime", "message"]
     print_rows(members, columns, context.output)
 
 
@@ -364,6 +368,7 @@ def _as_document(upgrade: "Upgrade") -> dict[str, Any]:
         "members": [
             {
                 "instance": member.instance,
+                "replacedBy": member.replaced_by,
                 "state": member.state.value,
                 "phase": member.phase,
                 "batch": member.batch,

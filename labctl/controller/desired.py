@@ -17,7 +17,8 @@ from labctl.errors import RefusedError
 from labctl.model.event import EventKind
 from labctl.model.instance import Wanted
 from labctl.model.plan import HostCapacity
-from labctl.model.spec import ScaleSetSpec
+from labctl.model.spec import RESERVED_ADDRESSES, SUBNET_PREFIX, ScaleSetSpec
+from labctl.model.upgrade import Member
 from labctl.model.upgrade_policy import UpgradeMode
 from labctl.planner.impact import LIVE_FIELDS, Impact, Need, find_impacts
 from labctl.store.data_disks import load_data_disks
@@ -49,8 +50,6 @@ from labctl.store.upgrades import find_running_upgrade
 
 NO_CAPACITY = HostCapacity(boots_at_once=0, free_memory=0, overhead_per_instance=0)
 _SUBNETS = ipaddress.IPv4Network("10.87.0.0/16")
-_SUBNET_PREFIX = 22  # 1000 instances fit
-_RESERVED_ADDRESSES = 10  # network, bridge and room for a person's own machines
 
 _LIVE = LIVE_FIELDS
 
@@ -194,9 +193,10 @@ def reimage(connection: Connection, instances: Sequence[str], *, now: datetime) 
     for scale_set in set(owners.values()):
         upgrade = find_running_upgrade(connection, scale_set)
         for member in upgrade.members if upgrade else ():
-            if upgrade and member.instance in owners and member.state.is_moving:
+            pair = {member.instance, member.carrier} & set(owners)
+            if upgrade and pair and member.state.is_moving:
                 raise RefusedError(
-                    f"upgrade {upgrade.id} is replacing the OS disk of {member.instance} just now",
+                    f"upgrade {upgrade.id} is replacing {_what_of(member)} just now",
                     hint=f"run it again afterwards; to see: labctl upgrade watch {scale_set}",
                 )
     for name, scale_set in owners.items():
@@ -205,6 +205,12 @@ def reimage(connection: Connection, instances: Sequence[str], *, now: datetime) 
         change_instance(connection, name, wanted=Wanted.RUNNING.value)
         text = f"reimage with {found.current.image_version} asked for"
         _note(connection, scale_set, text, now=now, instance=name)
+
+
+def _what_of(member: Member) -> str:
+    if member.replaced_by is not None:
+        return f"{member.instance} by {member.replaced_by}"
+    return f"the OS disk of {member.instance}"
 
 
 def rerun(
@@ -390,7 +396,7 @@ def _choose_subnet(connection: Connection, spec: ScaleSetSpec) -> str | None:
                 hint="choose another network.subnet, or leave it out",
             )
         return str(wanted)
-    for candidate in _SUBNETS.subnets(new_prefix=_SUBNET_PREFIX):
+    for candidate in _SUBNETS.subnets(new_prefix=SUBNET_PREFIX):
         if not any(candidate.overlaps(network) for network in taken):
             return str(candidate)
     raise RefusedError(
@@ -399,10 +405,8 @@ def _choose_subnet(connection: Connection, spec: ScaleSetSpec) -> str | None:
 
 
 def _check_subnet_holds(spec: ScaleSetSpec) -> None:
-    if spec.network.subnet is None:
-        return
-    room = ipaddress.IPv4Network(spec.network.subnet).num_addresses - _RESERVED_ADDRESSES - 1
-    if spec.capacity > room:
+    room = spec.network.room
+    if spec.network.subnet is not None and room is not None and spec.capacity > room:
         raise RefusedError(
             f"subnet {spec.network.subnet} has room for {room} instances, not {spec.capacity}",
             hint="choose a wider network.subnet or a lower capacity",
@@ -412,7 +416,7 @@ def _check_subnet_holds(spec: ScaleSetSpec) -> None:
 def address_of(subnet: str, ordinal: int) -> str:
     """The address of an instance in its scale set's subnet."""
     network = ipaddress.IPv4Network(subnet)
-    return str(network.network_address + _RESERVED_ADDRESSES + ordinal)
+    return str(network.network_address + RESERVED_ADDRESSES + ordinal)
 
 
 def load_wish(connection: Connection, name: str) -> ScaleSetSpec:

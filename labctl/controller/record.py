@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from labctl.controller.record_repair import record_repair
 from labctl.controller.record_rollback import begin_rollback, restore
+from labctl.controller.record_surge import NOT_ADMITTED, insert_successor
 from labctl.model.event import EventKind
 from labctl.model.instance import Identity, Instance, Wanted
 from labctl.model.plan import (
@@ -83,7 +84,7 @@ def record(
                 change_upgrade(connection, decision.upgrade, approval_asked_at=now)
                 _note(connection, scale_set, decision.reason, now=now, upgrade=decision.upgrade)
             case BeginBatch():
-                _begin_batch(connection, scale_set, decision, now=now)
+                _begin_batch(connection, scale_set, decision, now=now, new_identity=new_identity)
             case MoveMember():
                 _move_member(connection, scale_set, decision, now=now)
             case BeginRollback():
@@ -187,7 +188,12 @@ def _create(
 
 
 def _begin_batch(
-    connection: Connection, scale_set: ScaleSet, decision: BeginBatch, *, now: datetime
+    connection: Connection,
+    scale_set: ScaleSet,
+    decision: BeginBatch,
+    *,
+    now: datetime,
+    new_identity: NewIdentity,
 ) -> None:
     upgrade = _running(scale_set, decision.upgrade)
     change_upgrade(
@@ -198,7 +204,20 @@ def _begin_batch(
         approval_asked_at=None,
     )
     _note(connection, scale_set, decision.reason, now=now, upgrade=upgrade.id)
+    ordinals = {each.instance: each.ordinal for each in decision.replacements}
     for instance in scale_set.instances:
+        if instance.name in ordinals:
+            insert_successor(
+                connection,
+                scale_set,
+                upgrade,
+                instance,
+                ordinal=ordinals[instance.name],
+                batch=decision.batch,
+                now=now,
+                new_identity=new_identity,
+            )
+            continue
         if instance.name not in decision.instances:
             continue
         renewed = renew(
@@ -318,7 +337,9 @@ def _move_member(
 ) -> None:
     upgrade = _running(scale_set, decision.upgrade)
     values: dict[str, object] = {"state": decision.state.value, "message": decision.reason}
-    if not decision.state.is_moving:
+    if decision.state is MemberState.PENDING:
+        values |= NOT_ADMITTED
+    elif not decision.state.is_moving:
         values["ended_at"] = now
     if decision.state in {MemberState.SUCCEEDED, MemberState.ROLLED_BACK}:
         values["healthy_at"] = now

@@ -20,6 +20,7 @@ class HostCapacity:
     boots_at_once: int  # how many instances may be between power-on and ready
     free_memory: int  # bytes for instances that are not yet running
     overhead_per_instance: int  # bytes that the emulator takes beside the guest's memory
+    free_space: int = 2**60  # bytes where the disks are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +103,14 @@ class AskApproval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """By maxSurge: a new instance with this ordinal comes for `instance`."""
+
+    instance: str
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BeginBatch:
     """Bring each of `instances` to the upgrade's target, mostly by a new generation."""
 
@@ -109,6 +118,7 @@ class BeginBatch:
     batch: int
     instances: tuple[str, ...]
     reason: str
+    replacements: tuple[Replacement, ...] = ()  # for some of them, or for all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,6 +357,7 @@ __all__ = [
     "Prepare",
     "RemoveInstance",
     "RenewInstances",
+    "Replacement",
     "RerunCustomData",
     "Rollout",
     "RunExtension",

@@ -101,6 +101,17 @@ class Member:
     healthy_at: datetime | None = None
     ended_at: datetime | None = None
     message: str = ""
+    replaced_by: str | None = None  # by maxSurge: the new instance that came for it
+
+    @property
+    def carrier(self) -> str:
+        """The instance that is to become healthy on the target."""
+        return self.replaced_by or self.instance
+
+    @property
+    def pair(self) -> tuple[str, ...]:
+        """The instance, and the one that came for it."""
+        return (self.instance,) if self.replaced_by is None else (self.instance, self.replaced_by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

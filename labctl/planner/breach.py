@@ -6,6 +6,7 @@ from labctl.model.plan import BeginRollback, EndUpgrade, Plan
 from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode, UpgradeError
 from labctl.planner.health import is_credential_refused, judge
 from labctl.planner.situation import Situation
+from labctl.planner.surge import find_untouched
 
 
 def stop_at_limit(upgrade: Upgrade, error: UpgradeError, situations: Sequence[Situation]) -> Plan:
@@ -18,15 +19,16 @@ def stop_at_limit(upgrade: Upgrade, error: UpgradeError, situations: Sequence[Si
     if not upgrade.policy.rollback_failed_instances_on_policy_breach:
         return end_faulted(upgrade, error)
     failed = tuple(s.instance.name for s in situations if _can_go_back(s))
+    untouched = find_untouched(upgrade, situations)
     if not failed:
-        return end_faulted(upgrade, error)
+        return Plan(decisions=untouched) if untouched else end_faulted(upgrade, error)
     begin = BeginRollback(
         upgrade=upgrade.id,
         instances=failed,
         error=error,
         reason=f"{error.message}; back to what they ran before: {', '.join(failed)}",
     )
-    return Plan(decisions=(begin,))
+    return Plan(decisions=(*untouched, begin))
 
 
 def end_faulted(upgrade: Upgrade, error: UpgradeError) -> Plan:
@@ -41,6 +43,8 @@ def _can_go_back(situation: Situation) -> bool:
     """Did it fail, is it still unhealthy, and is its previous OS disk there and its own matter?"""
     member, instance = situation.member, situation.instance
     if member is None or member.state is not MemberState.FAILED or not situation.is_counted:
+        return False
+    if member.replaced_by is not None:
         return False
     if instance.protect_from_scale_set_actions or judge(situation).is_healthy:
         return False

@@ -54,9 +54,14 @@ def _describe_member(upgrade: Upgrade | None, situation: Situation) -> tuple[str
     batch = f" in batch {member.batch}" if member.batch else ""
     message = f": {member.message}" if member.message else ""
     paused = ", paused by its user" if upgrade.paused_at is not None else ""
+    pair = ""
+    if member.replaced_by == situation.instance.name:
+        pair = f", it comes for {member.instance}"
+    elif member.replaced_by is not None:
+        pair = f", {member.replaced_by} comes for it"
     return (
         f"upgrade {upgrade.id} to {upgrade.target} ({upgrade.code}{paused}): "
-        f"{member.state}{batch}{message}",
+        f"{member.state}{batch}{pair}{message}",
     )
 
 

@@ -33,7 +33,11 @@ class Situation:
     @property
     def is_moving(self) -> bool:
         """Is its OS disk being replaced or restored, and not yet proven?"""
-        return self.member is not None and self.member.state.is_moving
+        # Who waits for a successor goes on as always; it is the successor that has to prove itself.
+        member = self.member
+        return (
+            member is not None and member.state.is_moving and self.instance.name == member.carrier
+        )
 
     @property
     def is_powered(self) -> bool:
@@ -66,15 +70,17 @@ class Situation:
             return f"image {image}" if self.repair is None else f"repair {self.repair.id}: {image}"
         if self.member.state is MemberState.ROLLING_BACK:
             return f"batch {self.member.batch}: back to {image}"
-        if self.member.from_version == image:
-            return f"batch {self.member.batch}: model {self.current.model_revision}"
-        return f"batch {self.member.batch}: {self.member.from_version} -> {image}"
+        member = self.member
+        comes_for = f", comes for {member.instance}" if member.replaced_by else ""
+        if member.from_version == image:
+            return f"batch {member.batch}: model {self.current.model_revision}{comes_for}"
+        return f"batch {member.batch}: {member.from_version} -> {image}{comes_for}"
 
 
 def survey(scale_set: ScaleSet) -> tuple[Situation, ...]:
     """Every instance of the scale set in its situation, by ordinal."""
     upgrade = scale_set.upgrade
-    members = {m.instance: m for m in upgrade.members} if upgrade else {}
+    members = {name: m for m in upgrade.members for name in m.pair} if upgrade else {}
     restorable = _find_restorable(upgrade)
     repairs = {r.ordinal: r for r in scale_set.repairs if r.is_open}
     return tuple(
@@ -95,7 +101,11 @@ def _find_restorable(upgrade: Upgrade | None) -> frozenset[str]:
         return frozenset()
     if not upgrade.policy.rollback_failed_instances_on_policy_breach:
         return frozenset()
-    return frozenset(m.instance for m in upgrade.members if m.state is MemberState.FAILED)
+    return frozenset(
+        m.instance
+        for m in upgrade.members
+        if m.state is MemberState.FAILED and m.replaced_by is None
+    )
 
 
 def has_served(instance: Instance) -> bool:

@@ -49,6 +49,13 @@ from labctl.planner.limits import (
     find_unhealthy_upgraded,
 )
 from labctl.planner.situation import Situation
+from labctl.planner.surge import (
+    await_departures,
+    conclude,
+    find_stranded,
+    plan_surge,
+    release_pair,
+)
 
 
 def plan_upgrade(scale_set: ScaleSet, situations: Sequence[Situation], now: datetime) -> Plan:
@@ -65,9 +72,8 @@ def plan_upgrade(scale_set: ScaleSet, situations: Sequence[Situation], now: date
         # Nobody is judged unhealthy because libvirt is away.
         reason = f"upgrade {upgrade.id} waits: the hypervisor does not answer"
         return Plan(holds=(Hold(subject=scale_set.name, reason=reason),))
-    moving = [s for s in situations if s.is_moving]
-    if moving:
-        return _plan_moving(upgrade, moving, now)
+    if any(s.is_moving for s in situations):
+        return _plan_moving(scale_set, upgrade, situations, now)
     if upgrade.batches and upgrade.batch_ended_at is None:
         ended = EndBatch(
             upgrade=upgrade.id, batch=upgrade.batches, reason="every instance has come to rest"
@@ -81,6 +87,9 @@ def _release_departed(upgrade: Upgrade, situations: Sequence[Situation]) -> tupl
     wanted = {s.instance.name: s.instance.wanted for s in situations}
     moves: list[Decision] = []
     for member in sorted(upgrade.members, key=lambda m: m.ordinal):
+        if member.replaced_by is not None and member.state.is_moving:
+            moves += release_pair(upgrade, member, situations)
+            continue
         is_waiting = member.state is MemberState.PENDING
         wish = wanted.get(member.instance, Wanted.DELETED)
         if wish is Wanted.DELETED and (is_waiting or member.state.is_moving):
@@ -99,15 +108,21 @@ def _release(upgrade: Upgrade, member: Member, reason: str) -> MoveMember:
     return _move(upgrade, member.instance, MemberState.SKIPPED, reason)
 
 
-def _plan_moving(upgrade: Upgrade, moving: Sequence[Situation], now: datetime) -> Plan:
+def _plan_moving(
+    scale_set: ScaleSet, upgrade: Upgrade, situations: Sequence[Situation], now: datetime
+) -> Plan:
     """Judge every member of the batch that has not come to rest."""
     decisions: list[Decision] = []
     actions: list[Action] = []
     holds: list[Hold] = []
-    for situation in moving:
-        step = _judge_moving(upgrade, situation, now)
+    for situation in situations:
+        if not situation.is_moving:
+            continue
+        step = find_stranded(scale_set, upgrade, situation, now) or _judge_moving(
+            upgrade, situation, now
+        )
         if isinstance(step, MoveMember):
-            decisions.append(step)
+            decisions += conclude(step, situation, situations)
         elif isinstance(step, CollectEvidence):
             actions.append(step)
         elif step is not None:  # None: its next step is the instance's own
@@ -139,7 +154,7 @@ def _judge_moving(
         return _move(upgrade, name, MemberState.ROLLBACK_FAILED, reason)
     if current.evidence_at is None:
         return CollectEvidence(
-            instance=name, generation=current.number, upgrade=upgrade.id, reason=failure
+            instance=member.carrier, generation=current.number, upgrade=upgrade.id, reason=failure
         )
     # A refused credential says nothing against the image, and the previous disk would need it as
     # well: the instance is left failed, until the credential is renewed and the model applied.
@@ -178,8 +193,8 @@ def _hold_for_health(
     left, whole = (until - now).total_seconds(), upgrade.health_timeout.total_seconds()
     disk = " on the restored disk" if member.state is MemberState.ROLLING_BACK else ""
     return Hold(
-        subject=member.instance,
-        reason=f"waiting for health of {member.instance}{disk}, {left:.0f} s of {whole:g} s left: "
+        subject=member.carrier,
+        reason=f"waiting for health of {member.carrier}{disk}, {left:.0f} s of {whole:g} s left: "
         f"{judge(situation).reason}",
         until=until,
     )
@@ -239,14 +254,19 @@ def _plan_next_batch(
             else UpgradeErrorCode.UNHEALTHY_BEFORE
         )
         return stop_at_limit(upgrade, UpgradeError(code=code, message=fault), situations)
-    begin = _begin(upgrade, situations, choice)
+    departing = await_departures(scale_set, upgrade, situations)
+    if departing is not None:
+        return Plan(decisions=skips, holds=(departing,))
+    begin = _begin(scale_set, upgrade, situations, choice)
     wait = await_approval(scale_set, upgrade, begin, now)
     if isinstance(wait, Hold):
         return Plan(decisions=skips, holds=(wait,))
     return Plan(decisions=(*skips, begin if wait is None else wait))
 
 
-def _begin(upgrade: Upgrade, situations: Sequence[Situation], choice: Choice) -> BeginBatch:
+def _begin(
+    scale_set: ScaleSet, upgrade: Upgrade, situations: Sequence[Situation], choice: Choice
+) -> BeginBatch:
     number = upgrade.batches + 1
     batch = choice.batch
     settled = {s.instance.name for s in (*batch, *(s for s, _ in choice.skipped))}
@@ -259,12 +279,14 @@ def _begin(upgrade: Upgrade, situations: Sequence[Situation], choice: Choice) ->
     total = number + count_batches(later, limit_batch(counted, upgrade.policy))
     canary = "canary, " if upgrade.control.canary is not None and number == 1 else ""
     phase = name_phase(upgrade, batch[0].member)
+    surge = plan_surge(scale_set, upgrade, situations, batch)
     return BeginBatch(
         upgrade=upgrade.id,
         batch=number,
         instances=tuple(s.instance.name for s in batch),
         reason=f"batch {number} of {total} to {upgrade.target}{phase}: "
-        f"{canary}at most {limit_next_batch(counted, upgrade)} of {counted} at once",
+        f"{canary}at most {limit_next_batch(counted, upgrade)} of {counted} at once{surge.reason}",
+        replacements=surge.replacements,
     )
 
 

@@ -21,6 +21,7 @@ from labctl.model.plan import (
     Stop,
 )
 from labctl.model.upgrade import (
+    Member,
     MemberState,
     Upgrade,
     UpgradeCode,
@@ -30,6 +31,7 @@ from labctl.model.upgrade import (
 from labctl.model.upgrade_policy import UpgradeMode
 from labctl.model.window import find_openings
 from tests.planner.repair_rules import check_repairs
+from tests.planner.surge_rules import check_pairs, check_surge
 
 
 def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
@@ -43,7 +45,8 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
         assert hold.until is None or hold.until > now, "a hold that time has ended"
     upgrade = scale_set.upgrade
     members = {m.instance: m for m in upgrade.members} if upgrade else {}
-    moving = {name for name, m in members.items() if m.state.is_moving}
+    carriers = {m.carrier: m for m in members.values()}
+    moving = {name for name, m in carriers.items() if m.state.is_moving}
     for action in answer.actions:
         instance = names[action.instance]
         if isinstance(action, DiscardGeneration):
@@ -60,6 +63,7 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
                 and upgrade.policy.rollback_failed_instances_on_policy_breach
                 and instance.name in members
                 and members[instance.name].state is MemberState.FAILED
+                and members[instance.name].replaced_by is None
             )
             assert not is_way_back, "a limit may still need the disk of before"
         if isinstance(action, Stop):
@@ -76,9 +80,10 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
         if isinstance(action, Prepare):
             assert not instance.current.prepared
         if isinstance(action, CollectEvidence):
-            assert members[action.instance].state is MemberState.IN_PROGRESS
+            assert carriers[action.instance].state is MemberState.IN_PROGRESS
     _check_boots(scale_set, answer)
     check_repairs(scale_set, answer, now)
+    check_pairs(scale_set, answer)
     for decision in answer.decisions:
         assert (
             upgrade is None
@@ -163,6 +168,7 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
     _check_window(scale_set, now)
     _check_approval(upgrade, batch, now)
     _check_canary(scale_set, batch, now)
+    check_surge(scale_set, batch)
     _check_phase(scale_set, upgrade, taken)
     if upgrade.batch_ended_at is not None:
         assert now >= upgrade.batch_ended_at + policy.pause_time_between_batches
@@ -176,8 +182,11 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
     upgraded = [name for name, state in states.items() if state is MemberState.SUCCEEDED]
     worst = policy.max_unhealthy_upgraded_instance_percent / 100 + 1e-9
     if failed or upgraded:
+        carriers = {m.instance: m.carrier for m in upgrade.members}
         now_ill = [
-            n for n in upgraded if any(i.name == n and _is_ill(scale_set, i) for i in counted)
+            n
+            for n in upgraded
+            if any(i.name == carriers[n] and _is_ill(scale_set, i) for i in counted)
         ]
         assert (len(failed) + len(now_ill)) / (len(failed) + len(upgraded)) <= worst, (
             "goes on although too many of the upgraded are unhealthy"
@@ -212,7 +221,11 @@ def _find_left_behind(scale_set: ScaleSet, upgrade: Upgrade) -> set[str]:
         if instance is None or instance.wanted is not Wanted.RUNNING:
             continue
         is_ill = not _serves(scale_set, instance) or is_restart_asked(instance)
-        is_ours = member.state is MemberState.FAILED and instance.generation == member.to_generation
+        is_ours = (
+            member.state is MemberState.FAILED
+            and member.replaced_by is None
+            and instance.generation == member.to_generation
+        )
         has_previous = len(instance.generations) > 1
         if is_ill and is_ours and has_previous and not _has_refused_credential(instance):
             found.add(instance.name)
@@ -240,7 +253,7 @@ def _check_canary(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None
         for member in upgrade.members:
             if member.state is not MemberState.SUCCEEDED or not member.healthy_at:
                 continue
-            instance = next((i for i in scale_set.instances if i.name == member.instance), None)
+            instance = next((i for i in scale_set.instances if i.name == member.carrier), None)
             if instance is None or instance.wanted is not Wanted.RUNNING:
                 continue
             assert _serves(scale_set, instance), "goes on beside an ill canary"
@@ -287,7 +300,10 @@ def _check_move(scale_set: ScaleSet, move: MoveMember, now: datetime) -> None:
     upgrade = scale_set.upgrade
     assert upgrade is not None
     member = next(m for m in upgrade.members if m.instance == move.instance)
-    if move.state is MemberState.SKIPPED:
+    if move.state in {MemberState.SKIPPED, MemberState.PENDING}:
+        return
+    if member.replaced_by is not None:
+        _check_move_of_pair(scale_set, upgrade, member, move, now)
         return
     instance = next((i for i in scale_set.instances if i.name == move.instance), None)
     if instance is None or instance.wanted is not Wanted.RUNNING:
@@ -314,6 +330,32 @@ def _check_move(scale_set: ScaleSet, move: MoveMember, now: datetime) -> None:
         ended = [r for r in instance.current.extensions if not r.has_succeeded]
         is_off = instance.domain.power is not Power.RUNNING
         assert late or ended or is_off, "given up before its time was over"
+
+
+def _check_move_of_pair(
+    scale_set: ScaleSet, upgrade: Upgrade, member: Member, move: MoveMember, now: datetime
+) -> None:
+    old = _find(scale_set, member.instance)
+    assert old.wanted is Wanted.RUNNING
+    assert old.generation == member.from_generation, "who is replaced was touched"
+    if move.state is MemberState.ROLLED_BACK:
+        assert _serves(scale_set, old)
+    if not member.state.is_moving:  # at a limit, after its end
+        assert (member.state, move.state) == (MemberState.FAILED, MemberState.ROLLED_BACK)
+        return
+    new = _find(scale_set, member.carrier)
+    if move.state is MemberState.SUCCEEDED:
+        assert new.current.image_digest == upgrade.target_digest
+        assert new.current.model_revision >= upgrade.model_revision
+        assert _serves(scale_set, new)
+        return
+    is_refused = _has_refused_credential(new)
+    assert (move.state is MemberState.FAILED) == (is_refused or not upgrade.restores)
+    assert new.current.evidence_at is not None, "gone before the evidence was saved"
+    if new.current.failure is None and member.settled_at:
+        late = now - member.settled_at >= upgrade.health_timeout
+        ended = [r for r in new.current.extensions if not r.has_succeeded]
+        assert late or ended or new.domain.power is not Power.RUNNING, "given up too early"
 
 
 def _find(scale_set: ScaleSet, name: str) -> Instance:

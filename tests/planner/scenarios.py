@@ -74,6 +74,7 @@ class Scenario:
     # By ordinal, (phase, asks to be skipped); empty: binary health, nothing is told.
     wishes: tuple[tuple[int | None, bool], ...] = ()
     goes_back: bool = False  # what failed is restored when a limit is exceeded
+    surges: bool = False  # new instances come for the old ones
 
 
 WISHES = ((None, False), (0, False), (1, False), (1, False), (7, False), (None, True), (0, True))
@@ -97,6 +98,7 @@ scenarios = st.builds(
     seed=st.integers(0, 2**16),
     wishes=st.one_of(st.just(()), st.tuples(*[st.sampled_from(WISHES)] * 16)),
     goes_back=st.booleans(),
+    surges=st.sampled_from((False, False, True)),
 )
 model_scenarios = st.builds(
     replace,
@@ -113,6 +115,11 @@ model_scenarios = st.builds(
 ready_after = {"well": 4, "slow": 250, "too slow": 400, "never": None}
 
 
+def ordinal_of(name: str) -> int:
+    """By maxSurge there are more ordinals than fates."""
+    return int(name.removeprefix("web_")) % 16
+
+
 def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
     policy = make_policy(
         max_batch_instance_percent=scenario.batch_percent,
@@ -121,6 +128,7 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         pause_time_between_batches=timedelta(seconds=scenario.pause),
         prioritize_unhealthy_instances=scenario.prioritizes,
         rollback_failed_instances_on_policy_breach=scenario.goes_back,
+        max_surge=scenario.surges,
     )
     metrics = {
         f"web_{ordinal}": make_metrics(phase, skips=skips)
@@ -136,12 +144,12 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         scale_set = _upgrading_model(scenario, scale_set)
 
     def fate(name: str, version: str) -> str:
-        return scenario.fates[int(name.removeprefix("web_"))] if version == NEW else "well"
+        return scenario.fates[ordinal_of(name)] if version == NEW else "well"
 
     def boots(name: str, version: str, generation: int) -> bool:
         if version == NEW:
             return fate(name, version) != "no boot"
-        return not scenario.stubborn[int(name.removeprefix("web_"))]
+        return not scenario.stubborn[ordinal_of(name)]
 
     script = Script(
         health=lambda name, version, _: ready_after.get(fate(name, version), 4),
