@@ -377,7 +377,8 @@ def _describe_way(spec: ScaleSetSpec) -> str:
         case UpgradeMode.AUTOMATIC:
             return "now, all at once"
         case UpgradeMode.ROLLING:
-            return "batch by batch"
+            surges = spec.upgrade_policy.rolling_upgrade_policy.max_surge
+            return "batch by batch" + (", by new instances that come for them" if surges else "")
         case _:
             assert_never(spec.upgrade_policy.mode)
 
