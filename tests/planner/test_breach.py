@@ -162,3 +162,15 @@ def test_the_previous_disk_of_who_failed_is_kept_until_the_upgrade_is_over():
     assert [type(a).__name__ for a in plan(replace(running, upgrade=over), T0).actions] == [
         "DiscardGeneration"
     ]
+
+
+def test_too_many_unhealthy_in_the_whole_set_are_a_breach_as_well():
+    policy = make_policy(
+        max_unhealthy_upgraded_instance_percent=100,
+        rollback_failed_instances_on_policy_breach=True,
+    )
+    scale_set = failed()
+    upgrade = replace(scale_set.upgrade, policy=policy.rolling_upgrade_policy)
+    (decision,) = plan(replace(scale_set, upgrade=upgrade), T0).decisions
+    assert isinstance(decision, BeginRollback)
+    assert decision.error.code is UpgradeErrorCode.UNHEALTHY_DURING
