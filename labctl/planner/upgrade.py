@@ -72,8 +72,9 @@ def plan_upgrade(scale_set: ScaleSet, situations: Sequence[Situation], now: date
         # Nobody is judged unhealthy because libvirt is away.
         reason = f"upgrade {upgrade.id} waits: the hypervisor does not answer"
         return Plan(holds=(Hold(subject=scale_set.name, reason=reason),))
-    if any(s.is_moving for s in situations):
-        return _plan_moving(scale_set, upgrade, situations, now)
+    moving = [s for s in situations if s.is_moving]
+    if moving:
+        return _plan_moving(scale_set, upgrade, moving, situations, now)
     if upgrade.batches and upgrade.batch_ended_at is None:
         ended = EndBatch(
             upgrade=upgrade.id, batch=upgrade.batches, reason="every instance has come to rest"
@@ -109,15 +110,17 @@ def _release(upgrade: Upgrade, member: Member, reason: str) -> MoveMember:
 
 
 def _plan_moving(
-    scale_set: ScaleSet, upgrade: Upgrade, situations: Sequence[Situation], now: datetime
+    scale_set: ScaleSet,
+    upgrade: Upgrade,
+    moving: Sequence[Situation],
+    situations: Sequence[Situation],
+    now: datetime,
 ) -> Plan:
     """Judge every member of the batch that has not come to rest."""
     decisions: list[Decision] = []
     actions: list[Action] = []
     holds: list[Hold] = []
-    for situation in situations:
-        if not situation.is_moving:
-            continue
+    for situation in moving:
         step = find_stranded(scale_set, upgrade, situation, now) or _judge_moving(
             upgrade, situation, now
         )

@@ -11,8 +11,10 @@ PROBE = {"probe": {"protocol": "http", "port": 8080, "requestPath": "/health"}}
 PATIENT = {"boot": "240s", "customData": "90s", "shutdown": "20s"}
 
 
-def policy(**rolling):
-    return {"upgradePolicy": {"healthTimeout": "10s", "rollingUpgradePolicy": rolling}}
+POLICY = {
+    "healthTimeout": "8s",
+    "rollingUpgradePolicy": {"maxSurge": True, "rollbackFailedInstancesOnPolicyBreach": True},
+}
 
 
 class Reader(threading.Thread):
@@ -64,8 +66,7 @@ def check_nothing_is_left_over(lab, *names):
 
 def test_new_instances_come_for_old_ones_and_never_fewer_serve(lab, broken):
     bad = broken("unhealthy")
-    fixed = {"capacity": 2, "health": PROBE, "timeouts": PATIENT}
-    lab.apply("swarm", **fixed, **policy(maxSurge=True))
+    lab.apply("swarm", capacity=2, health=PROBE, timeouts=PATIENT, upgradePolicy=POLICY)
     try:
         plan = lab.json("upgrade", "plan", "swarm", "--version", "1.1.0")
         assert [batch["replacements"] for batch in plan["batches"]] == [
@@ -109,8 +110,8 @@ def test_new_instances_come_for_old_ones_and_never_fewer_serve(lab, broken):
         assert "swarm_2 was not touched" in shown["members"][0]["message"]
         assert shown["evidence"]["swarm_0"]["rung"] == "health"
 
-        # In place and without --rollback: the limit puts back what failed.
-        lab.apply("swarm", **fixed, **policy(rollbackFailedInstancesOnPolicyBreach=True))
+        # A protected one gets the bad disk in place; the limit puts back what failed.
+        lab.run("instance", "protect", "swarm_2", "--from-scale-in")
         lab.run("upgrade", "start", "swarm", "--version", bad, expect=1)
         status = lab.json("upgrade", "status", "swarm")
         assert status["runningStatus"]["code"] == "Faulted"
