@@ -35,6 +35,8 @@ def choose_columns(rows: list[dict[str, object]]) -> list[str | Column]:
         "zone": ("zone",),
         "faultDomain": ("faultDomain",),
         "updateDomain": ("zone", "clusterManaged"),
+        "replaces": ("replaces",),
+        "replacedBy": ("replacedBy",),
         "protected": ("protected",),
     }
     extra = [
@@ -75,9 +77,20 @@ def describe_instance(
             instance.protect_from_scale_in, instance.protect_from_scale_set_actions
         )
         or None,
+        **_describe_pair(view, instance),
         "uuid": str(identity.uuid),
         "mac": identity.mac,
         "doing": "; ".join(doing),
+    }
+
+
+def _describe_pair(view: ScaleSet, instance: Instance) -> dict[str, str | None]:
+    """Who comes for whom in the running upgrade, by maxSurge."""
+    members = view.upgrade.members if view.upgrade else ()
+    pairs = [m for m in members if m.replaced_by and instance.name in m.pair]
+    return {
+        "replaces": next((m.instance for m in pairs if m.carrier == instance.name), None),
+        "replacedBy": next((m.replaced_by for m in pairs if m.instance == instance.name), None),
     }
 
 

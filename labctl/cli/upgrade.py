@@ -67,6 +67,9 @@ def plan(name: Name, version: Version = None, ignore_window: IgnoreWindow = Fals
                 "zone": batch.zone,
                 "updateDomain": batch.update_domain,
                 "instances": batch.instances,
+                "replacements": [
+                    {"instance": old, "replacedBy": new} for new, old in batch.replacements
+                ],
                 "reason": batch.reason,
                 "afterPause": batch.after_pause,
                 "needsApproval": batch.needs_approval,
@@ -90,6 +93,8 @@ def plan(name: Name, version: Version = None, ignore_window: IgnoreWindow = Fals
     print(f"{name}: upgrade to {target.image.name}{model}")
     if purpose is UpgradePurpose.MODEL:
         print_needs(*needs)
+    if view.spec.upgrade_policy.rolling_upgrade_policy.max_surge:
+        print("  by new instances, which come for those that are there (maxSurge)")
     for batch in found.batches:
         pause = f", {format_span(batch.after_pause)} later" if batch.after_pause else ""
         pause += ", once a person has approved it" if batch.needs_approval else ""

@@ -23,7 +23,8 @@ def print_upgrade(context: Context, upgrade: "Upgrade", waits: "Waits | None" = 
     members = document.pop("members")
     print_document({**document, "policy": None, "control": None}, context.output)
     print()
-    columns = ["instance", "state", "batch", "from", "downtime", "message"]
+    pair = ["replacedBy"] if any(member["replacedBy"] for member in members) else []
+    columns = ["instance", *pair, "state", "batch", "from", "downtime", "message"]
     print_rows(members, columns, context.output)
     for row in rows or ():
         until = "" if row["until"] is None else f" (until {format_moment(row['until'])})"
@@ -58,6 +59,7 @@ def as_document(upgrade: "Upgrade") -> dict[str, Any]:
         "members": [
             {
                 "instance": member.instance,
+                "replacedBy": member.replaced_by,
                 "state": member.state.value,
                 "phase": member.phase,
                 "batch": member.batch,

@@ -20,6 +20,7 @@ from labctl.model.event import EventKind
 from labctl.model.instance import Wanted
 from labctl.model.plan import HostCapacity
 from labctl.model.spec import ScaleSetSpec
+from labctl.model.upgrade import Member
 from labctl.model.upgrade_policy import UpgradeMode
 from labctl.planner.impact import LIVE_FIELDS, Impact, Need, find_impacts
 from labctl.store.data_disks import load_data_disks
@@ -193,9 +194,10 @@ def reimage(connection: Connection, instances: Sequence[str], *, now: datetime) 
     for scale_set in set(owners.values()):
         upgrade = find_running_upgrade(connection, scale_set)
         for member in upgrade.members if upgrade else ():
-            if upgrade and member.instance in owners and member.state.is_moving:
+            pair = {member.instance, member.carrier} & set(owners)
+            if upgrade and pair and member.state.is_moving:
                 raise RefusedError(
-                    f"upgrade {upgrade.id} is replacing the OS disk of {member.instance} just now",
+                    f"upgrade {upgrade.id} is replacing {_what_of(member)} just now",
                     hint=f"run it again afterwards; to see: labctl upgrade watch {scale_set}",
                 )
     for name, scale_set in owners.items():
@@ -204,6 +206,12 @@ def reimage(connection: Connection, instances: Sequence[str], *, now: datetime) 
         change_instance(connection, name, wanted=Wanted.RUNNING.value)
         text = f"reimage with {found.current.image_version} asked for"
         _note(connection, scale_set, text, now=now, instance=name)
+
+
+def _what_of(member: Member) -> str:
+    if member.replaced_by is not None:
+        return f"{member.instance} by {member.replaced_by}"
+    return f"the OS disk of {member.instance}"
 
 
 def rerun(
@@ -379,7 +387,8 @@ def _describe_way(spec: ScaleSetSpec) -> str:
         case UpgradeMode.AUTOMATIC:
             return "now, all at once"
         case UpgradeMode.ROLLING:
-            return "batch by batch"
+            surges = spec.upgrade_policy.rolling_upgrade_policy.max_surge
+            return "batch by batch" + (", by new instances that come for them" if surges else "")
         case _:
             assert_never(spec.upgrade_policy.mode)
 

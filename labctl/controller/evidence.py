@@ -115,8 +115,9 @@ def load_all_evidence(lab: Lab, upgrade_id: int) -> dict[str, dict[str, Any]]:
     with lab.database.read() as transaction:
         upgrade = load_upgrade(transaction, upgrade_id)
     found = {
-        member.instance: load_evidence(lab.settings.evidence_dir(upgrade_id, member.instance))
+        name: load_evidence(lab.settings.evidence_dir(upgrade_id, name))
         for member in upgrade.members
+        for name in member.pair
     }
     return {name: evidence for name, evidence in found.items() if evidence is not None}
 

@@ -253,8 +253,8 @@ class Observer:
         members: list[Member] = []
         instances = dict(by_name)
         for member in upgrade.members:
-            instance = by_name.get(member.instance)
-            if instance is None or not member.state.is_moving or member.instance in busy:
+            instance = by_name.get(member.carrier)
+            if instance is None or not member.state.is_moving or instance.name in busy:
                 members.append(member)
                 continue
             if member.settled_at is None and has_settled(view, instance):
@@ -321,7 +321,7 @@ class Observer:
         )
         others = self._lab.share.promise(view.name, promised) if self._writes else 0
         free = min(facts.free_memory, facts.memory - promised - others) - _HOST_RESERVE
-        return replace(self._no_capacity(), free_memory=max(free, 0))
+        return replace(self._no_capacity(), free_memory=max(free, 0), free_space=facts.free_space)
 
 
 def has_settled(view: ScaleSet, instance: Instance) -> bool:

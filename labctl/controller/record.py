@@ -7,12 +7,15 @@ from typing import assert_never
 from sqlalchemy import Connection
 
 from labctl.controller.record_repair import record_repair
+from labctl.controller.record_rollback import begin_rollback, restore
+from labctl.controller.record_surge import NOT_ADMITTED, insert_successor
 from labctl.model.event import EventKind
-from labctl.model.instance import HealthState, Identity, Instance, Wanted
+from labctl.model.instance import Identity, Instance, Wanted
 from labctl.model.plan import (
     AskApproval,
     BeginBatch,
     BeginRepair,
+    BeginRollback,
     CreateInstance,
     Decision,
     EndBatch,
@@ -81,9 +84,11 @@ def record(
                 change_upgrade(connection, decision.upgrade, approval_asked_at=now)
                 _note(connection, scale_set, decision.reason, now=now, upgrade=decision.upgrade)
             case BeginBatch():
-                _begin_batch(connection, scale_set, decision, now=now)
+                _begin_batch(connection, scale_set, decision, now=now, new_identity=new_identity)
             case MoveMember():
                 _move_member(connection, scale_set, decision, now=now)
+            case BeginRollback():
+                begin_rollback(connection, scale_set, decision, now=now)
             case EndBatch():
                 change_upgrade(connection, decision.upgrade, batch_ended_at=now)
                 _note(connection, scale_set, decision.reason, now=now, upgrade=decision.upgrade)
@@ -183,7 +188,12 @@ def _create(
 
 
 def _begin_batch(
-    connection: Connection, scale_set: ScaleSet, decision: BeginBatch, *, now: datetime
+    connection: Connection,
+    scale_set: ScaleSet,
+    decision: BeginBatch,
+    *,
+    now: datetime,
+    new_identity: NewIdentity,
 ) -> None:
     upgrade = _running(scale_set, decision.upgrade)
     change_upgrade(
@@ -194,7 +204,20 @@ def _begin_batch(
         approval_asked_at=None,
     )
     _note(connection, scale_set, decision.reason, now=now, upgrade=upgrade.id)
+    ordinals = {each.instance: each.ordinal for each in decision.replacements}
     for instance in scale_set.instances:
+        if instance.name in ordinals:
+            insert_successor(
+                connection,
+                scale_set,
+                upgrade,
+                instance,
+                ordinal=ordinals[instance.name],
+                batch=decision.batch,
+                now=now,
+                new_identity=new_identity,
+            )
+            continue
         if instance.name not in decision.instances:
             continue
         renewed = renew(
@@ -203,7 +226,7 @@ def _begin_batch(
             version=upgrade.target_version,
             digest=upgrade.target_digest,
             model_revision=upgrade.model_revision,
-            keeps_way_back=upgrade.restores,
+            keeps_way_back=upgrade.keeps_way_back,
             now=now,
         )
         _save_renewed(connection, instance, renewed, now=now)
@@ -314,13 +337,15 @@ def _move_member(
 ) -> None:
     upgrade = _running(scale_set, decision.upgrade)
     values: dict[str, object] = {"state": decision.state.value, "message": decision.reason}
-    if not decision.state.is_moving:
+    if decision.state is MemberState.PENDING:
+        values |= NOT_ADMITTED
+    elif not decision.state.is_moving:
         values["ended_at"] = now
     if decision.state in {MemberState.SUCCEEDED, MemberState.ROLLED_BACK}:
         values["healthy_at"] = now
     if decision.state is MemberState.ROLLING_BACK:
         values["settled_at"] = None
-        _restore(connection, upgrade, decision.instance)
+        restore(connection, upgrade, decision.instance)
     change_member(connection, upgrade.id, decision.instance, **values)
     _note(
         connection,
@@ -331,23 +356,6 @@ def _move_member(
         upgrade=upgrade.id,
         kind=EventKind.FAILURE if decision.state.has_failed else EventKind.DECISION,
     )
-
-
-def _restore(connection: Connection, upgrade: Upgrade, name: str) -> None:
-    member = next(member for member in upgrade.members if member.instance == name)
-    previous = member.from_generation
-    if previous is None:
-        raise RuntimeError(f"{name} has no previous generation to restore")
-    change_instance(
-        connection,
-        name,
-        generation=previous,
-        health=HealthState.INITIALIZING.value,
-        health_detail="previous OS disk not started yet",
-    )
-    # It was ready before the swap; it must be so again after it, so the old marks do not count.
-    change_generation(connection, name, previous, started_at=None, ready_at=None)
-    save_failure(connection, name, previous, None)
 
 
 def _end_upgrade(

@@ -5,12 +5,10 @@ import ipaddress
 from sqlalchemy import Connection
 
 from labctl.errors import RefusedError
-from labctl.model.spec import ScaleSetSpec
+from labctl.model.spec import RESERVED_ADDRESSES, SUBNET_PREFIX, ScaleSetSpec
 from labctl.store.scale_sets import load_scale_sets
 
 _SUBNETS = ipaddress.IPv4Network("10.87.0.0/16")
-_SUBNET_PREFIX = 22  # 1000 instances fit
-_RESERVED_ADDRESSES = 10  # network, bridge and room for a person's own machines
 
 
 def choose_subnet(connection: Connection, spec: ScaleSetSpec) -> str | None:
@@ -28,7 +26,7 @@ def choose_subnet(connection: Connection, spec: ScaleSetSpec) -> str | None:
                 hint="choose another network.subnet, or leave it out",
             )
         return str(wanted)
-    for candidate in _SUBNETS.subnets(new_prefix=_SUBNET_PREFIX):
+    for candidate in _SUBNETS.subnets(new_prefix=SUBNET_PREFIX):
         if not any(candidate.overlaps(network) for network in taken):
             return str(candidate)
     raise RefusedError(
@@ -38,10 +36,8 @@ def choose_subnet(connection: Connection, spec: ScaleSetSpec) -> str | None:
 
 def check_subnet_holds(spec: ScaleSetSpec) -> None:
     """Raises RefusedError for a subnet with too few addresses."""
-    if spec.network.subnet is None:
-        return
-    room = ipaddress.IPv4Network(spec.network.subnet).num_addresses - _RESERVED_ADDRESSES - 1
-    if spec.capacity > room:
+    room = spec.network.room
+    if spec.network.subnet is not None and room is not None and spec.capacity > room:
         raise RefusedError(
             f"subnet {spec.network.subnet} has room for {room} instances, not {spec.capacity}",
             hint="choose a wider network.subnet or a lower capacity",
@@ -51,4 +47,4 @@ def check_subnet_holds(spec: ScaleSetSpec) -> None:
 def address_of(subnet: str, ordinal: int) -> str:
     """The address of an instance in its scale set's subnet."""
     network = ipaddress.IPv4Network(subnet)
-    return str(network.network_address + _RESERVED_ADDRESSES + ordinal)
+    return str(network.network_address + RESERVED_ADDRESSES + ordinal)

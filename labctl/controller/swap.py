@@ -162,7 +162,9 @@ class Swap:
                     connection, instance.name, generation.number, started_at=None, ready_at=None
                 )
             if upgrade is not None and any(
-                m.instance == instance.name and m.state.is_moving and m.stopped_at is None
+                m.instance == m.carrier == instance.name
+                and m.state.is_moving
+                and m.stopped_at is None
                 for m in upgrade.members
             ):
                 change_member(connection, upgrade.id, instance.name, stopped_at=started)

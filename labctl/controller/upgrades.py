@@ -86,10 +86,14 @@ def start_upgrade(
 
     Raises NothingToUpgradeError or RefusedError, with the planner's reason.
     """
+    wish = scale_set.spec.upgrade_policy
+    is_automatic = started_by is StartedBy.PLATFORM
+    policy = wish.automatic_limits if is_automatic else wish.rolling_upgrade_policy
     refusal = admit_upgrade(
         scale_set,
         target_version=str(target.image.version),
         target_digest=target.image.digest,
+        policy=policy,
         now=now,
     )
     if refusal is not None and refusal.is_done:
@@ -131,9 +135,9 @@ def start_upgrade(
         target_version=str(target.image.version),
         target_digest=target.image.digest,
         model_revision=target.model_revision,
-        policy=scale_set.spec.upgrade_policy.rolling_upgrade_policy,
-        control=scale_set.spec.upgrade_policy.control,
-        health_timeout=scale_set.spec.upgrade_policy.health_timeout,
+        policy=policy,
+        control=wish.control,
+        health_timeout=wish.health_timeout,
         restores=restores,
         ignores_windows=ignores_windows,
         members=make_members(scale_set),

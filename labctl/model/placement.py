@@ -37,6 +37,14 @@ def place(spec: ScaleSetSpec, ordinal: int) -> Placement:
     )
 
 
+def find_spot(spec: ScaleSetSpec, ordinal: int) -> tuple[int, ...]:
+    """What two ordinals must have in common to stand in for one another; equal where they can."""
+    # Update domains count only where they order upgrades: there is always more than one of them.
+    where = place(spec, ordinal)
+    managed = () if spec.cluster_manager is None else (where.update_domain,)
+    return (where.zone_number, where.fault_domain, *managed)
+
+
 def is_placed(spec: ScaleSetSpec) -> bool:
     """Do places matter in this scale set?"""
     return bool(spec.zones) or spec.fault_domain_count > 1 or spec.cluster_manager is not None

@@ -21,6 +21,7 @@ class HostCapacity:
     boots_at_once: int  # how many instances may be between power-on and ready
     free_memory: int  # bytes for instances that are not yet running
     overhead_per_instance: int  # bytes that the emulator takes beside the guest's memory
+    free_space: int = 2**60  # bytes where the disks are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,14 @@ class AskApproval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """By maxSurge: a new instance with this ordinal comes for `instance`."""
+
+    instance: str
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BeginBatch:
     """Bring each of `instances` to the upgrade's target, mostly by a new generation."""
 
@@ -120,6 +129,7 @@ class BeginBatch:
     batch: int
     instances: tuple[str, ...]
     reason: str
+    replacements: tuple[Replacement, ...] = ()  # for some of them, or for all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +139,16 @@ class MoveMember:
     upgrade: int
     instance: str
     state: MemberState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeginRollback:
+    """A limit was exceeded: the upgrade only puts back what failed, then ends with `error`."""
+
+    upgrade: int
+    instances: tuple[str, ...]  # they get the OS disk and the model of before
+    error: UpgradeError
     reason: str
 
 
@@ -185,6 +205,7 @@ Decision = (
     | AskApproval
     | BeginBatch
     | MoveMember
+    | BeginRollback
     | EndBatch
     | EndUpgrade
     | BeginRepair
@@ -329,6 +350,7 @@ __all__ = [
     "AwaitReady",
     "BeginBatch",
     "BeginRepair",
+    "BeginRollback",
     "CollectEvidence",
     "CreateInstance",
     "Decision",
@@ -346,6 +368,7 @@ __all__ = [
     "Prepare",
     "RemoveInstance",
     "RenewInstances",
+    "Replacement",
     "RerunCustomData",
     "Rollout",
     "RunExtension",

@@ -1,5 +1,6 @@
 """The spec of a scale set: what the user wants. Validated once, then trusted."""
 
+import ipaddress
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
@@ -18,6 +19,8 @@ from labctl.model.windows import WindowsConfiguration, find_windows_faults
 
 DEFAULT_REGION = "local"
 ZONE_NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+SUBNET_PREFIX = 22  # of subnets that labctl chooses: 1000 instances fit
+RESERVED_ADDRESSES = 10  # network, bridge and room for a person's own machines
 
 
 class Network(Strict):
@@ -27,6 +30,15 @@ class Network(Strict):
     subnet: str | None = Field(
         default=None, description="For nat: an IPv4 network, for example 10.87.1.0/24"
     )
+
+    @property
+    def room(self) -> int | None:
+        """How many instances have addresses in the subnet; None: they need none."""
+        if self.type != "nat":
+            return None
+        if self.subnet is None:
+            return (1 << 32 - SUBNET_PREFIX) - RESERVED_ADDRESSES - 1
+        return ipaddress.IPv4Network(self.subnet).num_addresses - RESERVED_ADDRESSES - 1
 
     @model_validator(mode="after")
     def _require_usable_subnet(self) -> Self:
@@ -169,6 +181,14 @@ class ScaleSetSpec(Strict):
                     repairs=self.automatic_repairs_policy,
                 )
             )
+        return self
+
+    @model_validator(mode="after")
+    def _require_that_no_data_stays_behind(self) -> Self:
+        if self.upgrade_policy.rolling_upgrade_policy.max_surge and self.data_disks:
+            at = ("upgradePolicy", "rollingUpgradePolicy", "maxSurge")
+            fault = "cannot be had with dataDisks: new instances replace the old ones, and the data"
+            rules.require([(at, f"{fault} would stay behind")])
         return self
 
     @model_validator(mode="after")

@@ -102,6 +102,17 @@ class Member:
     healthy_at: datetime | None = None
     ended_at: datetime | None = None
     message: str = ""
+    replaced_by: str | None = None  # by maxSurge: the new instance that came for it
+
+    @property
+    def carrier(self) -> str:
+        """The instance that is to become healthy on the target."""
+        return self.replaced_by or self.instance
+
+    @property
+    def pair(self) -> tuple[str, ...]:
+        """The instance, and the one that came for it."""
+        return (self.instance,) if self.replaced_by is None else (self.instance, self.replaced_by)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +151,11 @@ class Upgrade:
         is_model = self.purpose is UpgradePurpose.MODEL
         suffix = f" with model {self.model_revision}" if is_model else ""
         return f"{self.target_version}{suffix}"
+
+    @property
+    def keeps_way_back(self) -> bool:
+        """Must what an instance ran before be restorable? Then it always gets a new OS disk."""
+        return self.restores or self.policy.rollback_failed_instances_on_policy_breach
 
     @property
     def counts(self) -> dict[str, int]:

@@ -33,6 +33,10 @@ class RollingUpgradePolicy(Strict):
     enable_cross_zone_upgrade: bool = Field(
         default=False, description="Let a batch have instances of several zones"
     )
+    max_surge: bool = Field(
+        default=False, description="New instances come first, and take the place of the old ones"
+    )
+    rollback_failed_instances_on_policy_breach: bool = False
 
 
 class AutomaticOsUpgradePolicy(Strict):
@@ -40,6 +44,9 @@ class AutomaticOsUpgradePolicy(Strict):
 
     enable_automatic_os_upgrade: bool = Field(default=False, alias="enableAutomaticOSUpgrade")
     disable_automatic_rollback: bool = False
+    use_rolling_upgrade_policy: bool = Field(
+        default=True, description="Without: the defaults of rollingUpgradePolicy hold"
+    )
 
 
 class UpgradePolicy(Strict):
@@ -68,6 +75,13 @@ class UpgradePolicy(Strict):
     canary: CanaryPolicy | None = Field(
         default=None, description="A small first batch that is watched for a while"
     )
+
+    @property
+    def automatic_limits(self) -> RollingUpgradePolicy:
+        """What bounds the upgrades that the platform starts by itself."""
+        if self.automatic_os_upgrade_policy.use_rolling_upgrade_policy:
+            return self.rolling_upgrade_policy
+        return RollingUpgradePolicy()
 
     @property
     def control(self) -> UpgradeControl:

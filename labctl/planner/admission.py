@@ -7,6 +7,7 @@ from datetime import datetime
 from labctl.model.instance import Power
 from labctl.model.plan import ScaleSet
 from labctl.model.upgrade import UpgradeErrorCode, UpgradePurpose
+from labctl.model.upgrade_policy import RollingUpgradePolicy
 from labctl.planner.health import is_on_its_way, judge
 from labctl.planner.limits import find_unhealthy_set
 from labctl.planner.situation import Situation, survey
@@ -34,9 +35,17 @@ def find_purpose(scale_set: ScaleSet, target_digest: str) -> UpgradePurpose:
 
 
 def admit_upgrade(
-    scale_set: ScaleSet, *, target_version: str, target_digest: str, now: datetime
+    scale_set: ScaleSet,
+    *,
+    target_version: str,
+    target_digest: str,
+    now: datetime,
+    policy: RollingUpgradePolicy | None = None,
 ) -> Refusal | None:
-    """None: it may start. The same limits are checked again before every batch."""
+    """None: it may start. The same limits are checked again before every batch.
+
+    `policy`: what bounds it, where that is not the spec's rollingUpgradePolicy.
+    """
     name = scale_set.name
     if scale_set.is_deleting:
         return Refusal(
@@ -66,7 +75,9 @@ def admit_upgrade(
         )
     if any(s.instance.domain.power is Power.UNKNOWN for s in situations):
         return Refusal(message="the hypervisor does not answer", hint="run: labctl doctor")
-    fault = find_unhealthy_set(situations, scale_set.spec.upgrade_policy.rolling_upgrade_policy)
+    fault = find_unhealthy_set(
+        situations, policy or scale_set.spec.upgrade_policy.rolling_upgrade_policy
+    )
     if fault is not None:
         return Refusal(
             message=fault,

@@ -83,7 +83,13 @@ def decide_rollout(
     change = find_change(scale_set)
     if change is not None:
         return Hold(subject=name, reason=f"{version} waits: instances come or go: {change}")
-    refusal = admit_upgrade(scale_set, target_version=version, target_digest=offer.digest, now=now)
+    refusal = admit_upgrade(
+        scale_set,
+        target_version=version,
+        target_digest=offer.digest,
+        policy=scale_set.spec.upgrade_policy.automatic_limits,
+        now=now,
+    )
     if refusal is not None:
         code = f"{refusal.code}: " if refusal.code else ""
         return Hold(subject=name, reason=f"{version} waits: {code}{refusal.message}")

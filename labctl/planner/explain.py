@@ -7,6 +7,7 @@ from labctl.model.placement import is_placed, place
 from labctl.model.plan import (
     AskApproval,
     BeginBatch,
+    BeginRollback,
     CreateInstance,
     Decision,
     EndBatch,
@@ -71,9 +72,14 @@ def _describe_member(upgrade: Upgrade | None, situation: Situation) -> tuple[str
     batch = f" in batch {member.batch}" if member.batch else ""
     message = f": {member.message}" if member.message else ""
     paused = ", paused by its user" if upgrade.paused_at is not None else ""
+    pair = ""
+    if member.replaced_by == situation.instance.name:
+        pair = f", it comes for {member.instance}"
+    elif member.replaced_by is not None:
+        pair = f", {member.replaced_by} comes for it"
     return (
         f"upgrade {upgrade.id} to {upgrade.target} ({upgrade.code}{paused}): "
-        f"{member.state}{batch}{message}",
+        f"{member.state}{batch}{pair}{message}",
     )
 
 
@@ -116,7 +122,7 @@ def _find_next(scale_set: ScaleSet, name: str, now: datetime) -> str:
 def _find_named(decision: Decision) -> tuple[str, ...]:
     """The instances that a decision is about."""
     match decision:
-        case BeginBatch() | RenewInstances():
+        case BeginBatch() | BeginRollback() | RenewInstances():
             return decision.instances
         case CreateInstance() | StartUpgrade() | EndBatch() | EndUpgrade() | SuspendRepairs():
             return ()

@@ -22,6 +22,7 @@ from labctl.model.plan import (
     AskApproval,
     BeginBatch,
     BeginRepair,
+    BeginRollback,
     CreateInstance,
     Decision,
     EndBatch,
@@ -46,6 +47,7 @@ from labctl.model.upgrade import (
 from labctl.planner.members import make_members
 from labctl.planner.outcome import apply, change_generation
 from labctl.planner.renewal import choose_renewal, renew_in_place
+from labctl.planner.surge import admit_pair, dissolve_pair, make_successor
 
 
 def record(scale_set: ScaleSet, decision: Decision, now: datetime) -> ScaleSet:
@@ -67,6 +69,8 @@ def record(scale_set: ScaleSet, decision: Decision, now: datetime) -> ScaleSet:
             return _begin_batch(scale_set, decision, now)
         case MoveMember():
             return _move_member(scale_set, decision, now)
+        case BeginRollback():
+            return _begin_rollback(scale_set, decision)
         case EndBatch():
             return _change_upgrade(scale_set, lambda u: replace(u, batch_ended_at=now))
         case EndUpgrade():
@@ -106,6 +110,7 @@ def settle_member(scale_set: ScaleSet, instance: str, now: datetime) -> ScaleSet
         scale_set,
         instance,
         lambda m: replace(m, settled_at=now) if m.state.is_moving and not m.settled_at else m,
+        carried=True,
     )
 
 
@@ -123,13 +128,16 @@ def _change_upgrade(scale_set: ScaleSet, change: Callable[[Upgrade], Upgrade]) -
 
 
 def _change_member(
-    scale_set: ScaleSet, instance: str, change: Callable[[Member], Member]
+    scale_set: ScaleSet, name: str, change: Callable[[Member], Member], *, carried: bool = False
 ) -> ScaleSet:
+    """Change the member of that instance, or the one that it carries the upgrade of."""
+
+    def change_one(member: Member) -> Member:
+        is_it = name == (member.carrier if carried else member.instance)
+        return change(member) if is_it else member
+
     return _change_upgrade(
-        scale_set,
-        lambda u: replace(
-            u, members=tuple(change(m) if m.instance == instance else m for m in u.members)
-        ),
+        scale_set, lambda u: replace(u, members=tuple(change_one(m) for m in u.members))
     )
 
 
@@ -163,9 +171,22 @@ def _begin_batch(scale_set: ScaleSet, decision: BeginBatch, now: datetime) -> Sc
         scale_set,
         lambda u: replace(u, batches=decision.batch, batch_ended_at=None, approval_asked_at=None),
     )
+    ordinals = {each.instance: each.ordinal for each in decision.replacements}
     for name in decision.instances:
-        changed = _admit(changed, name, decision.batch, now)
+        if name in ordinals:
+            changed = _admit_pair(changed, name, ordinals[name], decision.batch, now)
+        else:
+            changed = _admit(changed, name, decision.batch, now)
     return changed
+
+
+def _admit_pair(
+    scale_set: ScaleSet, name: str, ordinal: int, batch: int, now: datetime
+) -> ScaleSet:
+    old = next(i for i in scale_set.instances if i.name == name)
+    new = make_successor(scale_set, ordinal, now)
+    changed = replace(scale_set, instances=(*scale_set.instances, new))
+    return _change_member(changed, name, lambda m: admit_pair(m, old, new, batch=batch, now=now))
 
 
 def _admit(scale_set: ScaleSet, name: str, batch: int, now: datetime) -> ScaleSet:
@@ -181,7 +202,7 @@ def _admit(scale_set: ScaleSet, name: str, batch: int, now: datetime) -> ScaleSe
             version=upgrade.target_version,
             digest=upgrade.target_digest,
             model_revision=upgrade.model_revision,
-            keeps_way_back=upgrade.restores,
+            keeps_way_back=upgrade.keeps_way_back,
             now=now,
         ),
     )
@@ -284,6 +305,8 @@ def is_on_image(instances: Iterable[Instance], digest: str) -> bool:
 
 def _move_member(scale_set: ScaleSet, decision: MoveMember, now: datetime) -> ScaleSet:
     def change(member: Member) -> Member:
+        if decision.state is MemberState.PENDING:
+            return dissolve_pair(member, decision.reason)
         moved = replace(member, state=decision.state, message=decision.reason)
         if decision.state.is_moving:
             return replace(moved, settled_at=None)
@@ -294,6 +317,20 @@ def _move_member(scale_set: ScaleSet, decision: MoveMember, now: datetime) -> Sc
     if decision.state is not MemberState.ROLLING_BACK:
         return changed
     return change_instance(changed, decision.instance, lambda i: _restore(i, changed.upgrade))
+
+
+def _begin_rollback(scale_set: ScaleSet, decision: BeginRollback) -> ScaleSet:
+    changed = _change_upgrade(
+        scale_set, lambda u: replace(u, code=UpgradeCode.ROLLING_BACK, error=decision.error)
+    )
+    for name in decision.instances:
+        changed = _change_member(
+            changed,
+            name,
+            lambda m: replace(m, state=MemberState.ROLLING_BACK, settled_at=None, ended_at=None),
+        )
+        changed = change_instance(changed, name, lambda i: _restore(i, scale_set.upgrade))
+    return changed
 
 
 def _restore(instance: Instance, upgrade: Upgrade | None) -> Instance:

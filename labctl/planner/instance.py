@@ -128,6 +128,8 @@ def _find_discard(situation: Situation) -> DiscardGeneration | None:
     """An OS disk that nothing needs any more, now that the current one is proven healthy."""
     if situation.is_moving:
         return None  # the previous disk is the way back until the upgrade has judged
+    if situation.may_go_back:
+        return None  # the same until the upgrade is over, also for one that has recovered
     instance = situation.instance
     for generation in instance.generations:
         if generation.number == instance.generation:

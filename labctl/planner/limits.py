@@ -29,14 +29,14 @@ def find_unhealthy_upgraded(upgrade: Upgrade, situations: Sequence[Situation]) -
     attempted = 0
     failed: list[tuple[str, str]] = []
     for member in sorted(upgrade.members, key=lambda m: (m.batch or 0, m.ordinal)):
-        verdict = verdicts.get(member.instance)
+        verdict = verdicts.get(member.carrier)
         if member.state.has_failed:
             attempted += 1
             failed.append((member.instance, member.message))
         elif member.state is MemberState.SUCCEEDED:
             attempted += 1
             if verdict is not None and verdict.is_unhealthy:
-                failed.append((member.instance, f"healthy at first, then {verdict.reason}"))
+                failed.append((member.carrier, f"healthy at first, then {verdict.reason}"))
     limit = upgrade.policy.max_unhealthy_upgraded_instance_percent
     if not _exceeds(len(failed), attempted, limit):
         return None
@@ -52,7 +52,7 @@ def find_refused_credential(upgrade: Upgrade, situations: Sequence[Situation]) -
     # The next instances would fail by the same credential, whatever share of them may.
     refused = {s.instance.name for s in situations if is_credential_refused(s)}
     for member in sorted(upgrade.members, key=lambda m: (m.batch or 0, m.ordinal)):
-        if member.state is MemberState.FAILED and member.instance in refused:
+        if member.state is MemberState.FAILED and member.carrier in refused:
             return (
                 f"{member.instance} is left failed: {member.message}; renew the credential in the "
                 "spec, then run: labctl apply"

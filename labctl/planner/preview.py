@@ -10,6 +10,7 @@ from labctl.model.plan import (
     Hold,
     HostCapacity,
     MoveMember,
+    Plan,
     ScaleSet,
 )
 from labctl.model.upgrade import MemberState, StartedBy, Upgrade
@@ -31,6 +32,7 @@ class PreviewBatch:
     number: int
     instances: tuple[str, ...]
     reason: str
+    replacements: tuple[tuple[str, str], ...] = ()  # by maxSurge: who comes for whom
     phase: int | None = None  # None: the last one, or there are none
     zone: str | None = None  # None: there are none, or it may span them
     update_domain: int | None = None  # None: not a cluster-managed scale set
@@ -81,14 +83,23 @@ def preview(
         started_at=now,
         members=make_members(scale_set),
     )
-    return _walk(replace(scale_set, upgrade=upgrade, capacity=_BOUNDLESS), now)
+    return _walk(replace(scale_set, upgrade=upgrade), now)
+
+
+def _plan(scale_set: ScaleSet, now: datetime) -> Plan:
+    """The plan where every boot has room; new instances by maxSurge need room that there is."""
+    boundless = replace(scale_set, capacity=_BOUNDLESS)
+    if scale_set.upgrade is None or not scale_set.upgrade.policy.max_surge:
+        return plan(boundless, now)
+    step = plan(scale_set, now)
+    return step if step.decisions else plan(boundless, now)
 
 
 def _walk(scale_set: ScaleSet, now: datetime) -> Preview:
     batches: list[PreviewBatch] = []
     skipped: list[tuple[str, str]] = []
     while True:
-        step = plan(scale_set, now)
+        step = _plan(scale_set, now)
         for decision in step.decisions:
             match decision:
                 case BeginBatch():
@@ -135,4 +146,7 @@ def _describe(scale_set: ScaleSet, decision: BeginBatch, now: datetime) -> Previ
         update_domain=None if lane is None else lane.update_domain,
         needs_approval=upgrade is not None and upgrade.approved_batch == decision.batch,
         after_pause=now - before,
+        replacements=tuple(
+            (f"{scale_set.name}_{each.ordinal}", each.instance) for each in decision.replacements
+        ),
     )

@@ -9,14 +9,17 @@ from labctl.model.placement import place
 from labctl.model.plan import CreateInstance, Decision, Hold, Plan, RemoveInstance, ScaleSet
 from labctl.model.spec import ScaleSetSpec
 from labctl.planner.situation import has_served
+from labctl.planner.surge import find_newcomers, find_reserved
 
 
 def plan_scaling(scale_set: ScaleSet) -> Plan:
     """Decisions that bring the number of instances to the capacity; a stopped one counts."""
-    kept = [i for i in scale_set.instances if i.wanted is not Wanted.DELETED]
+    present = [i for i in scale_set.instances if i.wanted is not Wanted.DELETED]
     if scale_set.is_deleting:
-        removals = sorted(kept, key=lambda i: i.ordinal)
+        removals = sorted(present, key=lambda i: i.ordinal)
         return Plan(decisions=_remove(removals, "the scale set is being deleted"))
+    newcomers = find_newcomers(scale_set)
+    kept = [i for i in present if i.name not in newcomers]
     capacity = scale_set.spec.capacity
     reason = f"capacity is {capacity}, present are {len(kept)}"
     if len(kept) > capacity:
@@ -117,7 +120,7 @@ def _plan_scale_out(scale_set: ScaleSet, kept: list[Instance], reason: str) -> P
     ordinal whose instance is still being deleted is waited for, not passed over.
     """
     missing = scale_set.spec.capacity - len(kept)
-    taken = {i.ordinal for i in kept}
+    taken = {i.ordinal for i in kept} | find_reserved(scale_set)
     free = _choose_free(scale_set.spec, taken, missing)
     leaving = {i.ordinal: i for i in scale_set.instances if i.wanted is Wanted.DELETED}
     return Plan(

@@ -8,7 +8,7 @@ from labctl.model.placement import Placement, place
 from labctl.model.plan import ScaleSet
 from labctl.model.repair import Repair
 from labctl.model.spec import ScaleSetSpec
-from labctl.model.upgrade import Member, MemberState
+from labctl.model.upgrade import Member, MemberState, Upgrade
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +20,7 @@ class Situation:
     newest: ScaleSetSpec  # the newest model of the scale set
     member: Member | None  # its part in the upgrade that is running
     repair: Repair | None = None  # the repair that it is to become healthy by
+    may_go_back: bool = False  # it failed, and a limit that is exceeded would restore it
 
     @property
     def current(self) -> Generation:
@@ -39,7 +40,11 @@ class Situation:
     @property
     def is_moving(self) -> bool:
         """Is its OS disk being replaced or restored, and not yet proven?"""
-        return self.member is not None and self.member.state.is_moving
+        # Who waits for a successor goes on as always; it is the successor that has to prove itself.
+        member = self.member
+        return (
+            member is not None and member.state.is_moving and self.instance.name == member.carrier
+        )
 
     @property
     def is_powered(self) -> bool:
@@ -72,14 +77,18 @@ class Situation:
             return f"image {image}" if self.repair is None else f"repair {self.repair.id}: {image}"
         if self.member.state is MemberState.ROLLING_BACK:
             return f"batch {self.member.batch}: back to {image}"
-        if self.member.from_version == image:
-            return f"batch {self.member.batch}: model {self.current.model_revision}"
-        return f"batch {self.member.batch}: {self.member.from_version} -> {image}"
+        member = self.member
+        comes_for = f", comes for {member.instance}" if member.replaced_by else ""
+        if member.from_version == image:
+            return f"batch {member.batch}: model {self.current.model_revision}{comes_for}"
+        return f"batch {member.batch}: {member.from_version} -> {image}{comes_for}"
 
 
 def survey(scale_set: ScaleSet) -> tuple[Situation, ...]:
     """Every instance of the scale set in its situation, by ordinal."""
-    members = {m.instance: m for m in scale_set.upgrade.members} if scale_set.upgrade else {}
+    upgrade = scale_set.upgrade
+    members = {name: m for m in upgrade.members for name in m.pair} if upgrade else {}
+    restorable = _find_restorable(upgrade)
     repairs = {r.ordinal: r for r in scale_set.repairs if r.is_open}
     return tuple(
         Situation(
@@ -88,8 +97,22 @@ def survey(scale_set: ScaleSet) -> tuple[Situation, ...]:
             newest=scale_set.spec,
             member=members.get(instance.name),
             repair=repairs.get(instance.ordinal),
+            may_go_back=instance.name in restorable,
         )
         for instance in sorted(scale_set.instances, key=lambda i: i.ordinal)
+    )
+
+
+def _find_restorable(upgrade: Upgrade | None) -> frozenset[str]:
+    """Who failed in the running upgrade and goes back if that is stopped by a limit."""
+    if upgrade is None or upgrade.code.is_final:
+        return frozenset()
+    if not upgrade.policy.rollback_failed_instances_on_policy_breach:
+        return frozenset()
+    return frozenset(
+        m.instance
+        for m in upgrade.members
+        if m.state is MemberState.FAILED and m.replaced_by is None
     )
 
 

@@ -34,6 +34,7 @@ from labctl.planner.batch import (
     limit_next_batch,
     name_phase,
 )
+from labctl.planner.breach import end_faulted, stop_at_limit
 from labctl.planner.gates import find_failed_canary, find_gate
 from labctl.planner.health import (
     find_failure,
@@ -49,6 +50,13 @@ from labctl.planner.limits import (
     find_unhealthy_upgraded,
 )
 from labctl.planner.situation import Situation
+from labctl.planner.surge import (
+    await_departures,
+    conclude,
+    find_stranded,
+    plan_surge,
+    release_pair,
+)
 
 
 def plan_upgrade(scale_set: ScaleSet, situations: Sequence[Situation], now: datetime) -> Plan:
@@ -67,7 +75,7 @@ def plan_upgrade(scale_set: ScaleSet, situations: Sequence[Situation], now: date
         return Plan(holds=(Hold(subject=scale_set.name, reason=reason),))
     moving = [s for s in situations if s.is_moving]
     if moving:
-        return _plan_moving(upgrade, moving, now)
+        return _plan_moving(scale_set, upgrade, moving, situations, now)
     if upgrade.batches and upgrade.batch_ended_at is None:
         ended = EndBatch(
             upgrade=upgrade.id, batch=upgrade.batches, reason="every instance has come to rest"
@@ -81,6 +89,9 @@ def _release_departed(upgrade: Upgrade, situations: Sequence[Situation]) -> tupl
     wanted = {s.instance.name: s.instance.wanted for s in situations}
     moves: list[Decision] = []
     for member in sorted(upgrade.members, key=lambda m: m.ordinal):
+        if member.replaced_by is not None and member.state.is_moving:
+            moves += release_pair(upgrade, member, situations)
+            continue
         is_waiting = member.state is MemberState.PENDING
         wish = wanted.get(member.instance, Wanted.DELETED)
         if wish is Wanted.DELETED and (is_waiting or member.state.is_moving):
@@ -99,15 +110,23 @@ def _release(upgrade: Upgrade, member: Member, reason: str) -> MoveMember:
     return _move(upgrade, member.instance, MemberState.SKIPPED, reason)
 
 
-def _plan_moving(upgrade: Upgrade, moving: Sequence[Situation], now: datetime) -> Plan:
+def _plan_moving(
+    scale_set: ScaleSet,
+    upgrade: Upgrade,
+    moving: Sequence[Situation],
+    situations: Sequence[Situation],
+    now: datetime,
+) -> Plan:
     """Judge every member of the batch that has not come to rest."""
     decisions: list[Decision] = []
     actions: list[Action] = []
     holds: list[Hold] = []
     for situation in moving:
-        step = _judge_moving(upgrade, situation, now)
+        step = find_stranded(scale_set, upgrade, situation, now) or _judge_moving(
+            upgrade, situation, now
+        )
         if isinstance(step, MoveMember):
-            decisions.append(step)
+            decisions += conclude(step, situation, situations)
         elif isinstance(step, CollectEvidence):
             actions.append(step)
         elif step is not None:  # None: its next step is the instance's own
@@ -139,7 +158,7 @@ def _judge_moving(
         return _move(upgrade, name, MemberState.ROLLBACK_FAILED, reason)
     if current.evidence_at is None:
         return CollectEvidence(
-            instance=name, generation=current.number, upgrade=upgrade.id, reason=failure
+            instance=member.carrier, generation=current.number, upgrade=upgrade.id, reason=failure
         )
     # A refused credential says nothing against the image, and the previous disk would need it as
     # well: the instance is left failed, until the credential is renewed and the model applied.
@@ -178,8 +197,8 @@ def _hold_for_health(
     left, whole = (until - now).total_seconds(), upgrade.health_timeout.total_seconds()
     disk = " on the restored disk" if member.state is MemberState.ROLLING_BACK else ""
     return Hold(
-        subject=member.instance,
-        reason=f"waiting for health of {member.instance}{disk}, {left:.0f} s of {whole:g} s left: "
+        subject=member.carrier,
+        reason=f"waiting for health of {member.carrier}{disk}, {left:.0f} s of {whole:g} s left: "
         f"{judge(situation).reason}",
         until=until,
     )
@@ -189,19 +208,24 @@ def _plan_between_batches(
     scale_set: ScaleSet, upgrade: Upgrade, situations: Sequence[Situation], now: datetime
 ) -> Plan:
     """Stop, end, pause, or begin the next batch."""
+    if upgrade.code is UpgradeCode.ROLLING_BACK and upgrade.error is not None:
+        return end_faulted(upgrade, upgrade.error)  # what was to go back has come to rest
     # Limits first: a cancel must not hide that the image is bad, or a credential refused.
     refused = find_refused_credential(upgrade, situations)
     if refused is not None:
-        return _fault(upgrade, UpgradeErrorCode.CREDENTIAL_REFUSED, refused)
+        error = UpgradeError(code=UpgradeErrorCode.CREDENTIAL_REFUSED, message=refused)
+        return end_faulted(upgrade, error)
     fault = find_unhealthy_upgraded(upgrade, situations)
     if fault is not None:
-        return _fault(upgrade, UpgradeErrorCode.UNHEALTHY_UPGRADED, fault)
+        error = UpgradeError(code=UpgradeErrorCode.UNHEALTHY_UPGRADED, message=fault)
+        return stop_at_limit(upgrade, error, situations)
     pending = [m for m in upgrade.members if m.state is MemberState.PENDING]
     if not pending:
         return _end(upgrade, UpgradeCode.COMPLETED, "no instance is left to upgrade")
     ill = find_failed_canary(upgrade, situations, now)
     if ill is not None:
-        return _fault(upgrade, UpgradeErrorCode.CANARY_UNHEALTHY, ill)
+        error = UpgradeError(code=UpgradeErrorCode.CANARY_UNHEALTHY, message=ill)
+        return stop_at_limit(upgrade, error, situations)
     if upgrade.cancel_asked_at is not None:
         why = upgrade.cancel_reason or "cancelled"
         return _end(upgrade, UpgradeCode.CANCELLED, f"{why}, {len(pending)} not upgraded")
@@ -237,15 +261,20 @@ def _plan_next_batch(
             if upgrade.batches
             else UpgradeErrorCode.UNHEALTHY_BEFORE
         )
-        return _fault(upgrade, code, fault)
-    begin = _begin(upgrade, situations, choice)
+        return stop_at_limit(upgrade, UpgradeError(code=code, message=fault), situations)
+    departing = await_departures(scale_set, upgrade, situations)
+    if departing is not None:
+        return Plan(decisions=skips, holds=(departing,))
+    begin = _begin(scale_set, upgrade, situations, choice)
     wait = await_approval(scale_set, upgrade, begin, now)
     if isinstance(wait, Hold):
         return Plan(decisions=skips, holds=(wait,))
     return Plan(decisions=(*skips, begin if wait is None else wait))
 
 
-def _begin(upgrade: Upgrade, situations: Sequence[Situation], choice: Choice) -> BeginBatch:
+def _begin(
+    scale_set: ScaleSet, upgrade: Upgrade, situations: Sequence[Situation], choice: Choice
+) -> BeginBatch:
     number = upgrade.batches + 1
     batch = choice.batch
     settled = {s.instance.name for s in (*batch, *(s for s, _ in choice.skipped))}
@@ -263,20 +292,16 @@ def _begin(upgrade: Upgrade, situations: Sequence[Situation], choice: Choice) ->
     total = number + count_batches(later, upgrade, usual)
     canary = "canary, " if upgrade.control.canary is not None and number == 1 else ""
     place = f"{name_phase(upgrade, batch[0].member)}{find_lane(batch[0], upgrade).text}"
+    surge = plan_surge(scale_set, upgrade, situations, batch)
     return BeginBatch(
         upgrade=upgrade.id,
         batch=number,
         instances=tuple(s.instance.name for s in batch),
         reason=f"batch {number} of {total} to {upgrade.target}{place}: "
-        f"{canary}at most {limit} of {len(counted)} at once",
+        f"{canary}at most {limit} of {len(counted)} at once{surge.reason}",
+        replacements=surge.replacements,
     )
 
 
 def _end(upgrade: Upgrade, code: UpgradeCode, reason: str) -> Plan:
     return Plan(decisions=(EndUpgrade(upgrade=upgrade.id, code=code, reason=reason),))
-
-
-def _fault(upgrade: Upgrade, code: UpgradeErrorCode, message: str) -> Plan:
-    error = UpgradeError(code=code, message=message)
-    ended = EndUpgrade(upgrade=upgrade.id, code=UpgradeCode.FAULTED, reason=message, error=error)
-    return Plan(decisions=(ended,))

@@ -203,6 +203,7 @@ member = Table(
     Column("healthy_at", Moment),
     Column("ended_at", Moment),
     Column("message", Text, nullable=False, default=""),
+    Column("replaced_by", String(48)),  # by maxSurge
 )
 
 repair = Table(  # not tied to `instance`: a replaced instance is another one of its ordinal

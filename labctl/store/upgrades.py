@@ -188,6 +188,7 @@ def _read_upgrade(connection: Connection, row: Row[Any]) -> Upgrade:
                 healthy_at=entry.healthy_at,
                 ended_at=entry.ended_at,
                 message=entry.message,
+                replaced_by=entry.replaced_by,
             )
             for entry in entries
         ),

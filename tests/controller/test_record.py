@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from labctl.controller.desired import NO_CAPACITY, apply_spec, scale, set_wanted
+from labctl.controller.desired import NO_CAPACITY, apply_spec, reimage, scale, set_wanted
 from labctl.controller.record import record
 from labctl.controller.upgrades import Target
 from labctl.controller.upgrades import start_upgrade as admit
@@ -13,14 +13,23 @@ from labctl.model.image import ImageDefinition, ImageVersion, VersionNumber
 from labctl.model.instance import DomainFacts, Health, HealthState, Identity, Power, Wanted
 from labctl.model.plan import (
     BeginBatch,
+    BeginRollback,
     CreateInstance,
     EndBatch,
     EndUpgrade,
     MoveMember,
     RemoveInstance,
+    Replacement,
 )
 from labctl.model.spec import ScaleSetSpec
-from labctl.model.upgrade import Member, MemberState, StartedBy, UpgradeCode
+from labctl.model.upgrade import (
+    Member,
+    MemberState,
+    StartedBy,
+    UpgradeCode,
+    UpgradeError,
+    UpgradeErrorCode,
+)
 from labctl.planner import foresight
 from labctl.store.database import Database
 from labctl.store.events import load_events
@@ -28,11 +37,12 @@ from labctl.store.gallery import add_version, ensure_definition, find_version
 from labctl.store.instances import (
     change_generation,
     change_instance,
+    load_identities,
     load_reserved_ports,
     save_health,
 )
 from labctl.store.scale_sets import load_view
-from labctl.store.upgrades import insert_upgrade, load_upgrade
+from labctl.store.upgrades import change_upgrade, insert_upgrade, load_upgrade
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -303,11 +313,113 @@ def essence(scale_set):
             upgrade.batches,
             upgrade.batch_ended_at,
             [
-                (m.instance, m.state, m.batch, m.from_generation, m.to_generation, m.settled_at)
+                (
+                    m.pair,
+                    m.state,
+                    m.batch,
+                    m.from_generation,
+                    m.to_generation,
+                    m.settled_at,
+                    m.admitted_at,
+                )
                 for m in upgrade.members
             ],
         ),
     )
+
+
+@pytest.mark.parametrize(("uses", "percent"), [(True, 50), (False, 20)])
+def test_an_automatic_upgrade_is_bound_by_the_spec_or_by_the_defaults(web, uses, percent):
+    policy = {
+        "rollingUpgradePolicy": {"maxBatchInstancePercent": 50},
+        "automaticOSUpgradePolicy": {"useRollingUpgradePolicy": uses},
+    }
+    with web.write() as connection:
+        apply_spec(connection, spec(upgradePolicy=policy), now=NOW)
+        for name in ("web_0", "web_1"):
+            change_generation(connection, name, 1, started_at=NOW, ready_at=NOW, prepared=True)
+    running = DomainFacts(generation=1, power=Power.RUNNING)
+    facts = view(web)
+    facts = replace(facts, instances=tuple(replace(i, domain=running) for i in facts.instances))
+    found = {}
+    for who in StartedBy:
+        with web.write() as connection:
+            image = find_version(connection, "tiny", VersionNumber(1, 1, 0))
+            target = Target(image=image, model_revision=1)
+            number = admit(connection, facts, target, restores=False, started_by=who, now=NOW)
+            change_upgrade(connection, number, code=UpgradeCode.CANCELLED.value)
+            found[who] = load_upgrade(connection, number).policy.max_batch_instance_percent
+    assert found == {StartedBy.USER: 50, StartedBy.PLATFORM: percent}
+
+
+def test_the_store_makes_successors_as_the_planner_foresees_it(web):
+    upgrade_id = start_upgrade(web)
+    later = NOW + timedelta(minutes=1)
+
+    def move(name, state):
+        return MoveMember(upgrade=upgrade_id, instance=name, state=state, reason="r")
+
+    def batch(number, old, new):
+        pair = (Replacement(instance=old, ordinal=new),)
+        return BeginBatch(
+            upgrade=upgrade_id, batch=number, instances=(old,), reason="r", replacements=pair
+        )
+
+    for decision in (
+        batch(1, "web_0", 2),
+        move("web_0", MemberState.SUCCEEDED),
+        RemoveInstance(instance="web_0", reason="r"),
+        EndBatch(upgrade=upgrade_id, batch=1, reason="r"),
+        batch(2, "web_1", 3),
+        move("web_1", MemberState.PENDING),
+        RemoveInstance(instance="web_3", reason="r"),
+        batch(3, "web_1", 4),
+        move("web_1", MemberState.ROLLED_BACK),
+        RemoveInstance(instance="web_4", reason="r"),
+    ):
+        foreseen = foresight.record(view(web), decision, later)
+        decide(web, decision, now=later)
+        assert essence(view(web)) == essence(foreseen), decision
+    third = next(i for i in view(web).instances if i.name == "web_2")
+    assert (third.current.image_version, third.current.image_digest) == ("1.1.0", "1" * 64)
+    with web.read() as connection:
+        assert "comes for web_0" in str([e.message for e in load_events(connection)])
+        identities = load_identities(connection, "web")
+    assert len({each.uuid for each in identities.values()}) == 5
+
+
+def test_neither_of_a_pair_is_reimaged_while_it_is_replaced(web):
+    upgrade_id = start_upgrade(web)
+    pair = (Replacement(instance="web_0", ordinal=2),)
+    decide(
+        web,
+        BeginBatch(
+            upgrade=upgrade_id, batch=1, instances=("web_0",), reason="r", replacements=pair
+        ),
+    )
+    for name in ("web_0", "web_2"):
+        with (
+            web.write() as connection,
+            pytest.raises(RefusedError, match="is replacing web_0 by web_2 just now"),
+        ):
+            reimage(connection, [name], now=NOW)
+
+
+def test_at_a_limit_the_store_keeps_the_reason_while_what_failed_goes_back(web):
+    upgrade_id = start_upgrade(web)
+    decide(web, BeginBatch(upgrade=upgrade_id, batch=1, instances=("web_0",), reason="r"))
+    failed = MoveMember(
+        upgrade=upgrade_id, instance="web_0", state=MemberState.FAILED, reason="503"
+    )
+    decide(web, failed)
+    error = UpgradeError(code=UpgradeErrorCode.UNHEALTHY_UPGRADED, message="1 of 1")
+    begin = BeginRollback(upgrade=upgrade_id, instances=("web_0",), error=error, reason="back")
+    foreseen = foresight.record(view(web), begin, NOW)
+    decide(web, begin)
+    assert essence(view(web)) == essence(foreseen)
+    upgrade = view(web).upgrade
+    assert (upgrade.code, upgrade.error) == (UpgradeCode.ROLLING_BACK, error)
+    assert (upgrade.members[0].message, upgrade.members[0].ended_at) == ("503", None)
 
 
 @pytest.mark.parametrize("last", [UpgradeCode.COMPLETED, UpgradeCode.FAULTED])

@@ -8,7 +8,7 @@ from labctl.model.instance_policy import AutomaticRepairsPolicy, ScaleInPolicy
 from labctl.model.machine import DataDisk, ImageReference
 from labctl.model.setup import CustomData, Extension
 from labctl.model.spec import Network, ScaleSetSpec
-from labctl.model.upgrade_policy import UpgradeMode, UpgradePolicy
+from labctl.model.upgrade_policy import RollingUpgradePolicy, UpgradeMode, UpgradePolicy
 
 
 def _spec(**fields):
@@ -150,6 +150,15 @@ BROKEN = {
     "rolling without health": (
         "needs health.applicationHealth or health.probe",
         lambda: _spec(upgrade_policy=UpgradePolicy(mode=UpgradeMode.ROLLING)),
+    ),
+    "new instances beside data disks": (
+        "cannot be had with dataDisks",
+        lambda: _spec(
+            data_disks=(DataDisk(name="a", size="1MiB"),),
+            upgrade_policy=UpgradePolicy(
+                rolling_upgrade_policy=RollingUpgradePolicy(max_surge=True)
+            ),
+        ),
     ),
     "two disks of one name": (
         "is taken by entry 1",

@@ -143,7 +143,7 @@ def die(name: str) -> Callable[[World], None]:
             lambda i: replace(i, domain=replace(i.domain, power=Power.STOPPED, reason="crashed")),
         )
         members = world.scale_set.upgrade.members if world.scale_set.upgrade else ()
-        moving = any(m.instance == name and m.state.is_moving for m in members)
+        moving = any(m.carrier == name and m.state.is_moving for m in members)
         is_on_it = instance.domain.generation == instance.generation
         if moving and is_on_it and instance.current.started_at is not None:
             world._fail(name, Rung.POWER_ON, "went off by itself (crashed)")

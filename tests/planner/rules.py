@@ -7,6 +7,7 @@ from labctl.model.instance import ExtensionFault, HealthState, Instance, Power, 
 from labctl.model.plan import (
     AwaitReady,
     BeginBatch,
+    BeginRollback,
     CollectEvidence,
     DiscardGeneration,
     EndUpgrade,
@@ -20,11 +21,19 @@ from labctl.model.plan import (
     StartUpgrade,
     Stop,
 )
-from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode, UpgradePurpose
+from labctl.model.upgrade import (
+    Member,
+    MemberState,
+    Upgrade,
+    UpgradeCode,
+    UpgradeErrorCode,
+    UpgradePurpose,
+)
 from labctl.model.upgrade_policy import UpgradeMode
 from labctl.model.window import find_openings
 from tests.planner.placement_rules import check_balance, check_lanes
 from tests.planner.repair_rules import check_repairs
+from tests.planner.surge_rules import check_pairs, check_surge
 
 
 def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
@@ -38,7 +47,8 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
         assert hold.until is None or hold.until > now, "a hold that time has ended"
     upgrade = scale_set.upgrade
     members = {m.instance: m for m in upgrade.members} if upgrade else {}
-    moving = {name for name, m in members.items() if m.state.is_moving}
+    carriers = {m.carrier: m for m in members.values()}
+    moving = {name for name, m in carriers.items() if m.state.is_moving}
     for action in answer.actions:
         instance = names[action.instance]
         if isinstance(action, DiscardGeneration):
@@ -49,6 +59,15 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
             thrown = instance.find_generation(action.generation)
             assert thrown is not None
             assert action.generation < instance.generation or thrown.evidence_at is not None
+            is_way_back = (
+                upgrade is not None
+                and not upgrade.code.is_final
+                and upgrade.policy.rollback_failed_instances_on_policy_breach
+                and instance.name in members
+                and members[instance.name].state is MemberState.FAILED
+                and members[instance.name].replaced_by is None
+            )
+            assert not is_way_back, "a limit may still need the disk of before"
         if isinstance(action, Stop):
             is_asked = instance.wanted is not Wanted.RUNNING or instance.restart_asked_at
             is_dead = instance.domain.power is not Power.RUNNING
@@ -63,12 +82,13 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
         if isinstance(action, Prepare):
             assert not instance.current.prepared
         if isinstance(action, CollectEvidence):
-            assert members[action.instance].state is MemberState.IN_PROGRESS
+            assert carriers[action.instance].state is MemberState.IN_PROGRESS
     _check_boots(scale_set, answer)
     check_repairs(scale_set, answer, now)
     leaving = [d for d in answer.decisions if isinstance(d, RemoveInstance)]
     if len(leaving) == len(answer.decisions):  # decisions of scaling come alone
         check_balance(scale_set, leaving)
+    check_pairs(scale_set, answer)
     for decision in answer.decisions:
         assert (
             upgrade is None
@@ -81,7 +101,10 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
             _check_batch(scale_set, decision, now)
         if isinstance(decision, MoveMember):
             _check_move(scale_set, decision, now)
+        if isinstance(decision, BeginRollback):
+            _check_rollback(scale_set, decision)
         if isinstance(decision, EndUpgrade) and not scale_set.is_deleting:
+            _check_nobody_is_left_behind(scale_set, decision)
             assert not moving, "ends while instances move"
             assert decision.code is not UpgradeCode.COMPLETED or not any(
                 m.state is MemberState.PENDING for m in members.values()
@@ -151,11 +174,13 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
         assert not (has_image and (has_model or not is_for_model)), "has what the upgrade brings"
     assert not any(state.is_moving for state in states.values()), "two batches at once"
     assert upgrade.cancel_asked_at is None, "a batch begins after the cancel"
+    assert upgrade.code is UpgradeCode.ROLLING_FORWARD, "a batch begins while it goes back"
     assert upgrade.paused_at is None, "a batch begins in a pause"
     is_in_time = upgrade.ignores_windows or _is_in_window(scale_set, now)
     assert is_in_time, "a batch begins outside of its window"
     _check_approval(upgrade, batch, now)
     _check_canary(scale_set, batch, now)
+    check_surge(scale_set, batch)
     _check_phase(scale_set, upgrade, taken)
     check_lanes(scale_set, upgrade, taken)
     if upgrade.batch_ended_at is not None:
@@ -170,12 +195,54 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
     upgraded = [name for name, state in states.items() if state is MemberState.SUCCEEDED]
     worst = policy.max_unhealthy_upgraded_instance_percent / 100 + 1e-9
     if failed or upgraded:
+        carriers = {m.instance: m.carrier for m in upgrade.members}
         now_ill = [
-            n for n in upgraded if any(i.name == n and _is_ill(scale_set, i) for i in counted)
+            n
+            for n in upgraded
+            if any(i.name == carriers[n] and _is_ill(scale_set, i) for i in counted)
         ]
         assert (len(failed) + len(now_ill)) / (len(failed) + len(upgraded)) <= worst, (
             "goes on although too many of the upgraded are unhealthy"
         )
+
+
+def _check_rollback(scale_set: ScaleSet, decision: BeginRollback) -> None:
+    upgrade = scale_set.upgrade
+    assert upgrade is not None
+    assert upgrade.code is UpgradeCode.ROLLING_FORWARD, "goes back twice"
+    assert upgrade.policy.rollback_failed_instances_on_policy_breach
+    assert decision.instances
+    assert set(decision.instances) <= _find_left_behind(scale_set, upgrade)
+
+
+def _check_nobody_is_left_behind(scale_set: ScaleSet, decision: EndUpgrade) -> None:
+    upgrade = scale_set.upgrade
+    assert upgrade is not None
+    if decision.error is None or decision.error.code is UpgradeErrorCode.CREDENTIAL_REFUSED:
+        return
+    if upgrade.code is UpgradeCode.ROLLING_BACK:
+        assert decision.error == upgrade.error, "ends for another reason than it went back for"
+    elif upgrade.policy.rollback_failed_instances_on_policy_breach:
+        assert not _find_left_behind(scale_set, upgrade), "ends and leaves behind what failed"
+
+
+def _find_left_behind(scale_set: ScaleSet, upgrade: Upgrade) -> set[str]:
+    """Failed on the upgrade's disk and still ill on it, with the disk of before at hand."""
+    found = set()
+    for member in upgrade.members:
+        instance = next((i for i in scale_set.instances if i.name == member.instance), None)
+        if instance is None or instance.wanted is not Wanted.RUNNING:
+            continue
+        is_ill = not _serves(scale_set, instance) or is_restart_asked(instance)
+        is_ours = (
+            member.state is MemberState.FAILED
+            and member.replaced_by is None
+            and instance.generation == member.to_generation
+        )
+        has_previous = len(instance.generations) > 1
+        if is_ill and is_ours and has_previous and not _has_refused_credential(instance):
+            found.add(instance.name)
+    return found
 
 
 def _check_approval(upgrade: Upgrade, batch: BeginBatch, now: datetime) -> None:
@@ -209,7 +276,7 @@ def _check_canary(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None
         for member in upgrade.members:
             if member.state is not MemberState.SUCCEEDED or not member.healthy_at:
                 continue
-            instance = next((i for i in scale_set.instances if i.name == member.instance), None)
+            instance = next((i for i in scale_set.instances if i.name == member.carrier), None)
             if instance is None or instance.wanted is not Wanted.RUNNING:
                 continue
             assert _serves(scale_set, instance), "goes on beside an ill canary"
@@ -253,7 +320,10 @@ def _check_move(scale_set: ScaleSet, move: MoveMember, now: datetime) -> None:
     upgrade = scale_set.upgrade
     assert upgrade is not None
     member = next(m for m in upgrade.members if m.instance == move.instance)
-    if move.state is MemberState.SKIPPED:
+    if move.state in {MemberState.SKIPPED, MemberState.PENDING}:
+        return
+    if member.replaced_by is not None:
+        _check_move_of_pair(scale_set, upgrade, member, move, now)
         return
     instance = next((i for i in scale_set.instances if i.name == move.instance), None)
     if instance is None or instance.wanted is not Wanted.RUNNING:
@@ -280,6 +350,32 @@ def _check_move(scale_set: ScaleSet, move: MoveMember, now: datetime) -> None:
         ended = [r for r in instance.current.extensions if not r.has_succeeded]
         is_off = instance.domain.power is not Power.RUNNING
         assert late or ended or is_off, "given up before its time was over"
+
+
+def _check_move_of_pair(
+    scale_set: ScaleSet, upgrade: Upgrade, member: Member, move: MoveMember, now: datetime
+) -> None:
+    old = _find(scale_set, member.instance)
+    assert old.wanted is Wanted.RUNNING
+    assert old.generation == member.from_generation, "who is replaced was touched"
+    if move.state is MemberState.ROLLED_BACK:
+        assert _serves(scale_set, old)
+    if not member.state.is_moving:  # at a limit, after its end
+        assert (member.state, move.state) == (MemberState.FAILED, MemberState.ROLLED_BACK)
+        return
+    new = _find(scale_set, member.carrier)
+    if move.state is MemberState.SUCCEEDED:
+        assert new.current.image_digest == upgrade.target_digest
+        assert new.current.model_revision >= upgrade.model_revision
+        assert _serves(scale_set, new)
+        return
+    is_refused = _has_refused_credential(new)
+    assert (move.state is MemberState.FAILED) == (is_refused or not upgrade.restores)
+    assert new.current.evidence_at is not None, "gone before the evidence was saved"
+    if new.current.failure is None and member.settled_at:
+        late = now - member.settled_at >= upgrade.health_timeout
+        ended = [r for r in new.current.extensions if not r.has_succeeded]
+        assert late or ended or new.domain.power is not Power.RUNNING, "given up too early"
 
 
 def _find(scale_set: ScaleSet, name: str) -> Instance:

@@ -80,6 +80,8 @@ class Scenario:
     crosses_zones: bool = False
     is_managed: bool = False  # by a cluster
     protected: frozenset[int] = frozenset()  # from scale-in, by ordinal
+    goes_back: bool = False  # what failed is restored when a limit is exceeded
+    surges: bool = False  # new instances come for the old ones
 
 
 WISHES = ((None, False), (0, False), (1, False), (1, False), (7, False), (None, True), (0, True))
@@ -107,6 +109,8 @@ scenarios = st.builds(
     crosses_zones=st.booleans(),
     is_managed=st.booleans(),
     protected=st.frozensets(st.integers(0, 11), max_size=3),
+    goes_back=st.booleans(),
+    surges=st.sampled_from((False, False, True)),
 )
 model_scenarios = st.builds(
     replace,
@@ -135,6 +139,11 @@ held_scenarios = st.builds(
 ready_after = {"well": 4, "slow": 250, "too slow": 400, "never": None}
 
 
+def ordinal_of(name: str) -> int:
+    """By maxSurge there are more ordinals than fates."""
+    return int(name.removeprefix("web_")) % 16
+
+
 def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
     policy = make_policy(
         max_batch_instance_percent=scenario.batch_percent,
@@ -143,6 +152,8 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         pause_time_between_batches=timedelta(seconds=scenario.pause),
         prioritize_unhealthy_instances=scenario.prioritizes,
         enable_cross_zone_upgrade=scenario.crosses_zones,
+        rollback_failed_instances_on_policy_breach=scenario.goes_back,
+        max_surge=scenario.surges,
     )
     metrics = {
         f"web_{ordinal}": make_metrics(phase, skips=skips)
@@ -173,12 +184,12 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         scale_set = _upgrading_model(scenario, scale_set)
 
     def fate(name: str, version: str) -> str:
-        return scenario.fates[int(name.removeprefix("web_"))] if version == NEW else "well"
+        return scenario.fates[ordinal_of(name)] if version == NEW else "well"
 
     def boots(name: str, version: str, generation: int) -> bool:
         if version == NEW:
             return fate(name, version) != "no boot"
-        return not scenario.stubborn[int(name.removeprefix("web_"))]
+        return not scenario.stubborn[ordinal_of(name)]
 
     person = Person(scenario.controls)
     script = Script(

@@ -26,6 +26,7 @@ from tests.planner.happenings import (
 )
 from tests.planner.placement_stories import PLACEMENT_STORIES
 from tests.planner.repair_stories import REPAIR_STORIES
+from tests.planner.surge_stories import SURGE_STORIES
 from tests.planner.world import (
     MIB,
     NEW,
@@ -354,6 +355,7 @@ STORIES: tuple[Story, ...] = (
     *REPAIR_STORIES,
     *CONTROL_STORIES,
     *PLACEMENT_STORIES,
+    *SURGE_STORIES,
 )
 
 

@@ -19,7 +19,11 @@ from labctl.model.upgrade import (
     UpgradeError,
     UpgradeErrorCode,
 )
-from labctl.model.upgrade_policy import AutomaticOsUpgradePolicy, UpgradePolicy
+from labctl.model.upgrade_policy import (
+    AutomaticOsUpgradePolicy,
+    RollingUpgradePolicy,
+    UpgradePolicy,
+)
 from labctl.planner import Offer, Rollout, Timing, decide_rollout, plan
 from labctl.planner.automatic import find_due
 from tests.planner.world import (
@@ -84,6 +88,23 @@ def test_a_newer_version_is_rolled_out():
     assert decision.reason == (
         "5 instances run an older image than tiny/1.1.0, offered since 2026-01-01 12:00 UTC"
     )
+
+
+@pytest.mark.parametrize("uses", [True, False])
+def test_the_policy_of_the_spec_bounds_it_or_the_defaults_do(uses):
+    # One of two is ill: 50 % may be by the policy, 20 % by the defaults.
+    automatic_policy = AutomaticOsUpgradePolicy(
+        enable_automatic_os_upgrade=True, use_rolling_upgrade_policy=uses
+    )
+    limits = RollingUpgradePolicy(max_unhealthy_instance_percent=50)
+    policy = UpgradePolicy(
+        automatic_os_upgrade_policy=automatic_policy, rolling_upgrade_policy=limits
+    )
+    assert policy.automatic_limits == (limits if uses else RollingUpgradePolicy())
+    instances = (make_instance(0, health=ILL), make_instance(1))
+    spec = make_spec(2, upgrade_policy=policy)
+    decision = decide(make_set(2, spec=spec, instances=instances))
+    assert isinstance(decision, Rollout) == uses
 
 
 def test_nothing_happens_where_it_is_off():

@@ -115,7 +115,7 @@ MUTANTS = [
     (
         "credential",
         "limits.py",
-        "is MemberState.FAILED and member.instance in refused",
+        "is MemberState.FAILED and member.carrier in refused",
         "is MemberState.FAILED",
     ),
     ("tag", "instance.py", "tag=extension.force_update_tag,", "tag=None,"),
@@ -463,6 +463,76 @@ MUTANTS = [
     ("change", "scale.py", "    if leaving:\n        return f", "    if 0:\n        return f"),
     ("change", "scale.py", "return decisions[0].reason if decisions else None", "return None"),
     ("change", "automatic.py", "    if change is not None:", "    if False:"),
+    # what failed goes back where a limit is exceeded
+    ("breach", "breach.py", "if not upgrade.policy.rollback", "if upgrade.policy.rollback"),
+    ("breach", "breach.py", "or judge(situation).is_healthy:", "or False:"),
+    ("breach", "breach.py", "instance.protect_from_scale_set_actions or ", ""),
+    ("breach", "instance.py", "    if situation.may_go_back:", "    if False:"),
+    ("breach", "situation.py", "upgrade is None or upgrade.code.is_final:", "upgrade is None:"),
+    (
+        "breach",
+        "upgrade.py",
+        "    if upgrade.code is UpgradeCode.ROLLING_BACK and upgrade",
+        "    if False and upgrade",
+    ),
+    (
+        "breach",
+        "breach.py",
+        "instance.generation == member.to_generation != member.from_generation",
+        "True",
+    ),
+    (
+        "breach",
+        "automatic.py",
+        "        policy=scale_set.spec.upgrade_policy.automatic_limits,\n",
+        "",
+    ),
+    # new instances that come for old ones
+    (
+        "surge",
+        "surge.py",
+        "    if not upgrade.policy.max_surge:\n        return Surge",
+        "    if 0:\n        return Surge",
+    ),
+    ("surge", "surge.py", "    if situation.instance.is_protected:", "    if False:"),
+    ("surge", "surge.py", "situation.model.data_disks or ", ""),
+    ("surge", "surge.py", "| {m.ordinal for m in upgrade.members}", ""),
+    ("surge", "surge.py", "    taken |= {_ordinal_of", "    {_ordinal_of"),
+    ("surge", "surge.py", "    if memory > free:", "    if False:"),
+    ("surge", "surge.py", "if s.is_counted and not s.is_powered", "if False"),
+    ("surge", "surge.py", "capacity.free_memory - expected, 0", "capacity.free_memory, 0"),
+    ("surge", "surge.py", "    if not names:\n", "    if True:\n"),
+    (
+        "surge",
+        "surge.py",
+        '        return (replace(move, reason=f"{new} is {move.reason}"), gone)',
+        "        return (move,)",
+    ),
+    (
+        "surge",
+        "surge.py",
+        "    return (replace(move, state=state, reason=reason), gone)",
+        "    return (replace(move, state=state, reason=reason),)",
+    ),
+    (
+        "surge",
+        "surge.py",
+        "MemberState.ROLLED_BACK if verdict.is_healthy else",
+        "MemberState.ROLLED_BACK if True else",
+    ),
+    ("surge", "surge.py", "    if old.is_protected:", "    if False:"),
+    ("surge", "surge.py", "    if now < until:\n", "    if True:\n"),
+    (
+        "surge",
+        "surge.py",
+        "m.replaced_by for m in upgrade.members if m.replaced_by and m.state.is_moving",
+        "m.replaced_by for m in upgrade.members if m.replaced_by",
+    ),
+    ("surge", "scale.py", "if i.name not in newcomers]", "]"),
+    ("surge", "scale.py", " | find_reserved(scale_set)", ""),
+    ("surge", "limits.py", "verdicts.get(member.carrier)", "verdicts.get(member.instance)"),
+    ("surge", "situation.py", "and self.instance.name == member.carrier", ""),
+    ("surge", "upgrade.py", "    if departing is not None:", "    if False:"),
     # when a model is rolled out by itself
     (
         "rollout",
@@ -658,5 +728,7 @@ def test_each_main_rule_has_at_least_three_mutants():
         "zone",
         "update domain",
         "balance",
+        "breach",
+        "surge",
     ):
         assert rules.count(rule) >= 3, rule

@@ -3,14 +3,19 @@
 There also every plan is compared with that of the same facts in another order.
 """
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from labctl.model.instance import Wanted
 from labctl.model.upgrade import MemberState
 from labctl.planner import judge_health
+from labctl.planner.batch import limit_batch
 from tests.planner.scenarios import Scenario, make_world, model_scenarios, scenarios
-from tests.planner.world import T0, World
+from tests.planner.surge_rules import is_serving
+from tests.planner.world import T0, World, real_plan
 
 
 @pytest.mark.timeout(900)  # 500 examples under coverage on a busy host
@@ -33,10 +38,34 @@ def test_every_run_to_a_new_model_keeps_the_rules_and_ends_well(scenario: Scenar
     assert world.scale_set.rollout is None
 
 
+@pytest.mark.timeout(900)
+@given(st.builds(replace, scenarios, surges=st.just(True), spare=st.just(16), events=st.just(())))
+def test_by_new_instances_never_fewer_serve_than_at_the_start(scenario: Scenario):
+    seen = []
+
+    def watching(scale_set, now):
+        serving = sum(is_serving(scale_set, i) for i in scale_set.instances)
+        seen.append((serving, len(scale_set.instances)))
+        return real_plan(scale_set, now)
+
+    world = make_world(scenario, watching).run(turns=3000)
+    check_upgrade_has_ended(world)
+    check_as_many_as_wanted_and_no_disk_too_many(world)
+    upgrade = world.scale_set.upgrade
+    assert upgrade is not None
+    assert min(serving for serving, _ in seen) == scenario.count
+    assert max(total for _, total in seen) <= scenario.count + limit_batch(
+        scenario.count, upgrade.policy
+    )
+    replaced = {m.instance for m in upgrade.members if m.state is MemberState.SUCCEEDED}
+    assert not replaced & {i.name for i in world.scale_set.instances}, "upgraded in place"
+
+
 def check_no_disk_for_what_needs_none(scenario: Scenario, world: World) -> None:
     """Only where a way back is kept, the image changes, or custom data does."""
     has_swaps = any(kind == "model" for _, kind, _ in scenario.events)
-    if scenario.restores or not scenario.keeps_image or scenario.model == "swap" or has_swaps:
+    keeps_way_back = scenario.restores or scenario.goes_back or scenario.surges
+    if keeps_way_back or not scenario.keeps_image or scenario.model == "swap" or has_swaps:
         return
     assert all(i.generation == 1 for i in world.scale_set.instances)
     assert not any(line.split()[1] == "Define" and " 2:" in line for line in world.log)

@@ -402,7 +402,7 @@ class World:
 
 def describe(step: Any) -> str:
     """The type and every field that says what it is about."""
-    told = {"reason", "error", "upgrade", "tag"}
+    told = {"reason", "error", "upgrade", "tag", "replacements"}
     fields = [getattr(step, name) for name in step.__dataclass_fields__ if name not in told]
     texts = [",".join(f) if isinstance(f, tuple) else str(f) for f in fields]
     return f"{type(step).__name__} {' '.join(texts)}"
