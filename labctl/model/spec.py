@@ -9,6 +9,7 @@ from labctl.model import spec_rules as rules
 from labctl.model.health_source import Health
 from labctl.model.instance_policy import AutomaticRepairsPolicy, ScaleInPolicy
 from labctl.model.machine import NAME_PATTERN, DataDisk, ImageReference, MachineSize, OsDisk
+from labctl.model.notification import Notification
 from labctl.model.quantity import Duration
 from labctl.model.setup import CustomData, Extension
 from labctl.model.strict import Strict
@@ -80,6 +81,7 @@ class ScaleSetSpec(Strict):
     upgrade_policy: UpgradePolicy = UpgradePolicy()
     scale_in_policy: ScaleInPolicy = ScaleInPolicy()
     automatic_repairs_policy: AutomaticRepairsPolicy = AutomaticRepairsPolicy()
+    notifications: tuple[Notification, ...] = Field(default=(), max_length=20, strict=False)
 
     @field_validator("data_disks")
     @classmethod
@@ -100,6 +102,14 @@ class ScaleSetSpec(Strict):
         faults = [((place,), rules.find_key_fault(key)) for place, key in enumerate(keys)]
         rules.require([(path, fault) for path, fault in faults if fault is not None])
         return keys
+
+    @field_validator("notifications")
+    @classmethod
+    def _require_distinct_receivers(
+        cls, receivers: tuple[Notification, ...]
+    ) -> tuple[Notification, ...]:
+        rules.require(rules.find_repeated([each.name for each in receivers], "name", "name"))
+        return receivers
 
     @field_validator("extensions")
     @classmethod

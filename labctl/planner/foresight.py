@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
+from labctl.model.hook import HookKind
 from labctl.model.instance import (
     NOT_CHECKED,
     DomainFacts,
@@ -41,6 +42,7 @@ from labctl.model.plan import (
     RenewInstances,
     RerunCustomData,
     RunExtension,
+    RunHook,
     ScaleSet,
     Start,
     StartUpgrade,
@@ -118,6 +120,14 @@ def apply(instance: Instance, action: Action, now: datetime) -> Instance | None:
     match action:
         case Prepare():
             return change_current(instance, lambda g: replace(g, prepared=True))
+        case RunHook():
+            is_drain = action.kind is HookKind.DRAIN
+            return replace(
+                instance,
+                drained_at=now if is_drain else None,
+                out_of_service_since=now if is_drain else None,
+                hook_failure=None,
+            )
         case Stop():
             off = replace(domain, power=Power.STOPPED, reason="shutdown")
             return replace(mark_stopping(instance), domain=off)
@@ -157,7 +167,13 @@ def apply(instance: Instance, action: Action, now: datetime) -> Instance | None:
 def mark_stopping(instance: Instance) -> Instance:
     """What is written before a stop: from then on, being off is no crash."""
     cleared = tuple(replace(g, started_at=None, ready_at=None) for g in instance.generations)
-    return replace(instance, generations=cleared, health=NOT_CHECKED)
+    return replace(
+        instance,
+        generations=cleared,
+        health=NOT_CHECKED,
+        drained_at=None,
+        hook_failure=None,
+    )
 
 
 def settle_member(scale_set: ScaleSet, instance: str, now: datetime) -> ScaleSet:
@@ -224,6 +240,7 @@ def _create(scale_set: ScaleSet, ordinal: int, now: datetime) -> ScaleSet:
         wanted=Wanted.RUNNING,
         generation=1,
         generations=(first,),
+        out_of_service_since=now if is_replacement(scale_set, ordinal) else None,
         created_at=now,
     )
     # It boots the proven version and takes its turn in the running upgrade like the others.
@@ -272,6 +289,7 @@ def _admit(scale_set: ScaleSet, name: str, batch: int, now: datetime) -> ScaleSe
             from_generation=before.generation,
             to_generation=after.generation,
             from_version=before.current.image_version,
+            from_model=before.current.model_revision,
             admitted_at=now,
         ),
     )
@@ -295,6 +313,7 @@ def renew(
         model_revision=model_revision,
         keeps_way_back=keeps_way_back,
     )
+    instance = replace(instance, hook_failure=None)  # of another errand
     if renewal.keeps_disk:
         return renew_in_place(instance, renewal, model_revision=model_revision, now=now)
     fresh = Generation(
@@ -367,9 +386,51 @@ def _move_member(scale_set: ScaleSet, decision: MoveMember, now: datetime) -> Sc
         return replace(moved, ended_at=now, healthy_at=now if is_healthy else None)
 
     changed = _change_member(scale_set, decision.instance, change)
+    if decision.is_untouched:
+        member = find_member(scale_set, decision.instance)
+        return change_instance(changed, decision.instance, lambda i: withdraw(i, member, now))
     if decision.state is not MemberState.ROLLING_BACK:
         return changed
     return change_instance(changed, decision.instance, lambda i: _restore(i, changed.upgrade))
+
+
+def is_replacement(scale_set: ScaleSet, ordinal: int) -> bool:
+    """Does a new instance stand in for one that was drained and replaced by a repair?"""
+    return scale_set.spec.upgrade_policy.hooks.drain is not None and any(
+        r.is_open and r.ordinal == ordinal and r.action is RepairAction.REPLACE
+        for r in scale_set.repairs
+    )
+
+
+def find_member(scale_set: ScaleSet, instance: str) -> Member:
+    """The part of an instance in the running upgrade. Raises LookupError without one."""
+    members = scale_set.upgrade.members if scale_set.upgrade else ()
+    for member in members:
+        if member.instance == instance:
+            return member
+    raise LookupError(f"{instance} is in no upgrade")
+
+
+def withdraw(instance: Instance, member: Member, now: datetime) -> Instance:
+    """The instance with what it had before its batch; it was not stopped, and keeps running."""
+    previous = member.from_generation
+    if previous is not None and previous != instance.generation:
+        # The new disk never ran: there is no evidence to save before it is thrown away.
+        kept = _change_generation(instance, instance.generation, lambda g: _spend(g, now))
+        return replace(kept, generation=previous)
+    model = member.from_model
+    kept = replace(
+        instance, restart_asked_at=None, domain=replace(instance.domain, is_stale=False)
+    )
+    # Its seed is made again, as the model has it that it keeps.
+    return change_current(
+        kept,
+        lambda g: replace(g, model_revision=model or g.model_revision, prepared=False),
+    )
+
+
+def _spend(generation: Generation, now: datetime) -> Generation:
+    return replace(generation, evidence_at=now)
 
 
 def _restore(instance: Instance, upgrade: Upgrade | None) -> Instance:

@@ -40,6 +40,7 @@ LIVE_FIELDS = frozenset(
     {
         "automatic_repairs_policy",
         "capacity",
+        "notifications",
         "region",
         "scale_in_policy",
         "timeouts",

@@ -2,8 +2,9 @@
 
 from datetime import datetime
 
-from labctl.model.plan import Action, Hold, Plan, ScaleSet
+from labctl.model.plan import Action, Hold, Plan, RunHook, ScaleSet
 from labctl.planner.boot import admit_boots
+from labctl.planner.hooks import await_next_try
 from labctl.planner.instance import find_next_step
 from labctl.planner.repairs import plan_repairs
 from labctl.planner.rollout import plan_rollout
@@ -34,7 +35,7 @@ def plan(scale_set: ScaleSet, now: datetime) -> Plan:
         return repairs
     evidence = {action.instance: action for action in upgrade.actions}
     waits = {hold.subject: hold for hold in (*repairs.holds, *upgrade.holds)}
-    steps = [(s, evidence.get(s.instance.name) or _find_step(s, waits)) for s in situations]
+    steps = [(s, evidence.get(s.instance.name) or _find_step(s, waits, now)) for s in situations]
     admitted = admit_boots(steps, scale_set.capacity)
     set_holds = tuple(h for h in upgrade.holds if h.subject == scale_set.name)
     return Plan(
@@ -48,9 +49,13 @@ def plan(scale_set: ScaleSet, now: datetime) -> Plan:
     )
 
 
-def _find_step(situation: Situation, waits: dict[str, Hold]) -> Action | Hold | None:
+def _find_step(
+    situation: Situation, waits: dict[str, Hold], now: datetime
+) -> Action | Hold | None:
     """The instance's own step; where it has none, what the upgrade waits for."""
     step = find_next_step(situation)
+    if isinstance(step, RunHook):
+        return await_next_try(situation, step, now) or step
     if step is None or isinstance(step, Hold):
         return waits.get(situation.instance.name, step)
     return step

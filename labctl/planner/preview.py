@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from labctl.model.hook import HookKind
 from labctl.model.plan import (
     AskApproval,
     BeginBatch,
@@ -10,6 +11,7 @@ from labctl.model.plan import (
     Hold,
     HostCapacity,
     MoveMember,
+    RunHook,
     ScaleSet,
 )
 from labctl.model.upgrade import MemberState, StartedBy, Upgrade
@@ -31,6 +33,9 @@ class PreviewBatch:
     reason: str
     phase: int | None = None  # None: the last one, or there are none
     needs_approval: bool = False  # taken for granted here
+    approved_by: str = ""  # who is asked, where an approval is needed
+    drains: tuple[str, ...] = ()  # instances that the drain hook would run for
+    undrains: tuple[str, ...] = ()
     after_pause: timedelta  # since the batch before it ended, or the upgrade started
 
 
@@ -103,12 +108,20 @@ def _walk(scale_set: ScaleSet, now: datetime) -> Preview:
             if isinstance(decision, AskApproval):
                 scale_set = _approve(scale_set, decision.batch)
         for action in step.actions:
+            if isinstance(action, RunHook) and batches:
+                batches[-1] = _add_hook(batches[-1], action)
             scale_set = succeed(scale_set, action, now)
         if not (step.decisions or step.actions):
             later = [hold.until for hold in step.holds if hold.until is not None]
             if not later:
                 return Preview(batches=tuple(batches), skipped=tuple(skipped), stuck=step.holds)
             now = min(later)
+
+
+def _add_hook(batch: PreviewBatch, action: RunHook) -> PreviewBatch:
+    if action.kind is HookKind.DRAIN:
+        return replace(batch, drains=(*batch.drains, action.instance))
+    return replace(batch, undrains=(*batch.undrains, action.instance))
 
 
 def _approve(scale_set: ScaleSet, batch: int) -> ScaleSet:
@@ -121,11 +134,14 @@ def _describe(scale_set: ScaleSet, decision: BeginBatch, now: datetime) -> Previ
     upgrade = scale_set.upgrade
     before = (upgrade.batch_ended_at or upgrade.started_at) if upgrade else now
     members = upgrade.members if upgrade else ()
+    is_approved = upgrade is not None and upgrade.approved_batch == decision.batch
+    approval = upgrade.control.approval if upgrade is not None else None
     return PreviewBatch(
         number=decision.batch,
         instances=decision.instances,
         reason=decision.reason,
         phase=next((m.phase for m in members if m.instance in decision.instances), None),
-        needs_approval=upgrade is not None and upgrade.approved_batch == decision.batch,
+        needs_approval=is_approved,
+        approved_by=approval.asked if is_approved and approval is not None else "",
         after_pause=now - before,
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from labctl.model.hook import NO_HOOKS, Hooks
 from labctl.model.instance import Generation, Instance, Power, Wanted
 from labctl.model.plan import ScaleSet
 from labctl.model.repair import Repair
@@ -18,6 +19,8 @@ class Situation:
     model: ScaleSetSpec  # the model that made the generation it should boot
     member: Member | None  # its part in the upgrade that is running
     repair: Repair | None = None  # the repair that it is to become healthy by
+    hooks: Hooks = NO_HOOKS  # of the newest spec
+    is_set_deleting: bool = False
 
     @property
     def current(self) -> Generation:
@@ -80,6 +83,8 @@ def survey(scale_set: ScaleSet) -> tuple[Situation, ...]:
             model=scale_set.models[instance.current.model_revision],
             member=members.get(instance.name),
             repair=repairs.get(instance.ordinal),
+            hooks=scale_set.spec.upgrade_policy.hooks,
+            is_set_deleting=scale_set.is_deleting,
         )
         for instance in sorted(scale_set.instances, key=lambda i: i.ordinal)
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from labctl.model.hook import Hook, Hooks
 from labctl.model.instance import Wanted
 from labctl.model.machine import MachineSize
 from labctl.model.plan import ScaleSet
@@ -73,6 +74,7 @@ class Scenario:
     ahead: tuple[bool, ...] = (False,) * 16  # has the new model before the upgrade, by ordinal
     # By ordinal, (phase, asks to be skipped); empty: binary health, nothing is told.
     wishes: tuple[tuple[int | None, bool], ...] = ()
+    hooks: tuple[str, ...] = ()  # "drain", "undrain"; then each try fails at random
 
 
 WISHES = ((None, False), (0, False), (1, False), (1, False), (7, False), (None, True), (0, True))
@@ -95,6 +97,7 @@ scenarios = st.builds(
     ).map(tuple),
     seed=st.integers(0, 2**16),
     wishes=st.one_of(st.just(()), st.tuples(*[st.sampled_from(WISHES)] * 16)),
+    hooks=st.sampled_from(((), (), ("drain",), ("drain", "undrain"))),
 )
 model_scenarios = st.builds(
     replace,
@@ -119,6 +122,9 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         pause_time_between_batches=timedelta(seconds=scenario.pause),
         prioritize_unhealthy_instances=scenario.prioritizes,
     )
+    hooks = Hooks(**{kind: Hook(command=(kind,)) for kind in scenario.hooks})
+    policy = policy.model_copy(update={"hooks": hooks})
+    chance = random.Random(scenario.seed)
     metrics = {
         f"web_{ordinal}": make_metrics(phase, skips=skips)
         for ordinal, (phase, skips) in enumerate(scenario.wishes)
@@ -146,6 +152,7 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         extends=lambda name, version, _: fate(name, version) != "no extension",
         metrics=lambda name: metrics.get(name, ""),
         refuses=lambda name, version, _: fate(name, version) == "refused",
+        hooks=lambda name, kind, tries: tries > 2 or chance.random() < 0.8,
         memory=(16 + scenario.spare) * 640 * MIB,
         shuffle=random.Random(scenario.seed),
         new_model=None if scenario.model == "none" else 2,

@@ -174,7 +174,7 @@ MUTANTS = [
         "(_is_returning, _is_leaving, _is_new)",
         "(_is_new, _is_returning, _is_leaving)",
     ),
-    ("boot", "boot.py", "isinstance(step, Start | Stop):", "isinstance(step, Start):"),
+    ("boot", "boot.py", "isinstance(step, Start | Stop)):", "isinstance(step, Start)):"),
     # phases by custom metrics
     ("phase", "batch.py", "(phase is None, phase or 0)", "(phase is not None, phase or 0)"),
     ("phase", "batch.py", "(phase is None, phase or 0)", "(phase is None, -(phase or 0))"),

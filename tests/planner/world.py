@@ -19,6 +19,7 @@ from labctl.model.instance import (
     Generation,
     Health,
     HealthState,
+    HookFailure,
     Instance,
     Power,
     Rung,
@@ -32,6 +33,7 @@ from labctl.model.plan import (
     HostCapacity,
     Plan,
     RunExtension,
+    RunHook,
     ScaleSet,
     Stop,
 )
@@ -63,6 +65,7 @@ RICH = HealthSpec(
 
 SECONDS = {
     "Prepare": 2,
+    "RunHook": 5,
     "Stop": 3,
     "Define": 0,
     "Start": 1,
@@ -207,6 +210,7 @@ class Script:
     extends: Callable[[str, str, int], bool] = lambda name, version, generation: True
     metrics: Callable[[str], str] = lambda name: ""
     refuses: Callable[[str, str, int], bool] = lambda name, version, generation: False
+    hooks: Callable[[str, str, int], bool] = lambda name, kind, try_: True
     memory: int = 2**50  # of the host, bytes
     new_model: int | None = None  # from this model on, an instance answers as on the image NEW
     shuffle: random.Random | None = None
@@ -331,6 +335,8 @@ class World:
                 return  # it went off meanwhile
             case AwaitReady() if not self.script.boots(*key):
                 self._fail(action.instance, Rung.SSH, "no SSH banner within 300 s")
+            case RunHook():
+                self._end_hook(action)
             case RunExtension() if self.script.refuses(*key) or not self.script.extends(*key):
                 is_refused = self.script.refuses(*key)
                 run = ExtensionRun(
@@ -346,6 +352,16 @@ class World:
                 )
             case _:
                 self._apply(action)
+
+    def _end_hook(self, action: RunHook) -> None:
+        """Whatever a hook that is not binding does, the instance counts as drained or undrained."""
+        failure = self.find(action.instance).hook_failure
+        tries = 1 + (failure.tries if failure and failure.kind is action.kind else 0)
+        if not action.is_binding or self.script.hooks(action.instance, action.kind.value, tries):
+            self._apply(action)
+            return
+        found = HookFailure(kind=action.kind, at=self.now, message="exit code 3", tries=tries)
+        self._change(action.instance, lambda i: replace(i, hook_failure=found))
 
     def _apply(self, action: Action) -> None:
         self._change(action.instance, lambda i: apply_action(i, action, self.now))
@@ -395,9 +411,11 @@ class World:
 
 def describe(step: Any) -> str:
     """The type and every field that says what it is about."""
-    told = {"reason", "error", "upgrade", "tag"}
+    told = {"reason", "error", "upgrade", "tag", "is_untouched", "is_binding"}
     fields = [getattr(step, name) for name in step.__dataclass_fields__ if name not in told]
     texts = [",".join(f) if isinstance(f, tuple) else str(f) for f in fields]
+    texts += ["untouched"] if getattr(step, "is_untouched", False) else []
+    texts += ["must succeed"] if getattr(step, "is_binding", False) else []
     return f"{type(step).__name__} {' '.join(texts)}"
 
 
