@@ -18,6 +18,7 @@ from labctl.model.plan import (
     Prepare,
     RerunCustomData,
     RunExtension,
+    RunHook,
     ScaleSet,
     Start,
     Stop,
@@ -89,6 +90,8 @@ def describe_action(action: Action) -> str:
             return "booting, waiting for SSH and custom data"
         case RunExtension():
             return f"running extension {action.extension!r}"
+        case RunHook():
+            return f"{action.kind}: {action.reason}"
         case RerunCustomData():
             return "running custom data again"
         case CollectEvidence():

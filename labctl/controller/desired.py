@@ -31,7 +31,9 @@ from labctl.store.instances import (
     remove_extension_runs,
     remove_failed_runs,
     save_failure,
+    save_hook_failure,
 )
+from labctl.store.receivers import save_receivers
 from labctl.store.scale_sets import (
     ScaleSetRow,
     find_scale_set,
@@ -87,6 +89,7 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
             now=now,
         )
         _note_switch(connection, spec, None, now=now)
+        save_receivers(connection, spec.name, spec.notifications)
         text = f"created: capacity {spec.capacity}, image {image.name}"
         _note(connection, spec.name, text, now=now)
         return Applied(created=True, changes=(text,))
@@ -110,6 +113,7 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
     elif changed:
         replace_model(connection, spec, revision=row.model_revision)
     _note_switch(connection, spec, row, now=now)
+    save_receivers(connection, spec.name, spec.notifications)
     impacts = find_impacts(old, spec)
     changes = tuple(
         _describe_change(name, old, spec, impact)
@@ -260,6 +264,7 @@ def _clear_failure(connection: Connection, scale_set: str, name: str) -> None:
     for instance in load_instances(connection, scale_set):
         if instance.name == name:
             save_failure(connection, name, instance.generation, None)
+            save_hook_failure(connection, name, None)
             remove_failed_runs(connection, name, instance.generation)
 
 

@@ -9,6 +9,7 @@ from labctl.controller.build import (
 )
 from labctl.controller.clock import now
 from labctl.controller.extensions import last_line, run_one
+from labctl.controller.hooks import run_hook
 from labctl.controller.journal import fail, note
 from labctl.controller.lab import Lab
 from labctl.controller.signals import Signal
@@ -25,6 +26,7 @@ from labctl.model.instance import (
 )
 from labctl.model.plan import (
     RunExtension,
+    RunHook,
     ScaleSet,
 )
 from labctl.store.instances import (
@@ -87,6 +89,17 @@ class Guests:
     ) -> None:
         """Run one extension to its end, or take up the run that is under way."""
         run_one(
+            self._lab,
+            view,
+            instance,
+            action,
+            lambda: self._connect(view, instance, signal),
+            signal,
+        )
+
+    def run_hook(self, view: ScaleSet, instance: Instance, action: RunHook, signal: Signal) -> None:
+        """Drain an instance or put it back to work."""
+        run_hook(
             self._lab,
             view,
             instance,

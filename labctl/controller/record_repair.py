@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from labctl.model.event import EventKind
 from labctl.model.instance import Instance, Wanted
 from labctl.model.instance_policy import RepairAction
+from labctl.model.notification import Topic
 from labctl.model.plan import BeginRepair, EndRepair, ScaleSet, SuspendRepairs
 from labctl.model.repair import RepairOutcome
 from labctl.store.events import add_event
@@ -23,7 +24,7 @@ def record_repair(
     now: datetime,
 ) -> None:
     """Apply one decision in the running transaction; it leaves an event."""
-    instance, kind = None, EventKind.DECISION
+    instance, kind, topic = None, EventKind.DECISION, Topic.REPAIR_STARTED
     message = decision.reason
     match decision:
         case BeginRepair():
@@ -32,6 +33,7 @@ def record_repair(
         case EndRepair():
             instance = decision.instance
             end_repair(connection, decision.repair, decision.outcome, decision.reason, now=now)
+            topic = Topic.REPAIR_ENDED
             message = f"repair {decision.repair} {decision.outcome.lower()}: {message}"
             if decision.outcome is RepairOutcome.FAILED:
                 kind = EventKind.FAILURE
@@ -41,7 +43,7 @@ def record_repair(
                 f"automatic repairs suspended: {message}; to go on: "
                 f"labctl repairs resume {scale_set.name}"
             )
-            kind = EventKind.WARNING
+            kind, topic = EventKind.WARNING, Topic.REPAIR_SUSPENDED
         case _:
             assert_never(decision)
     add_event(
@@ -51,6 +53,7 @@ def record_repair(
         instance=instance,
         kind=kind,
         message=message,
+        topic=topic,
     )
 
 

@@ -1,4 +1,4 @@
-"""What runs around a stop by labctl: one hook takes an instance out of service, one puts it back."""
+"""What runs around a stop by labctl: takes an instance out of service, and puts it back."""
 
 from datetime import timedelta
 from enum import StrEnum

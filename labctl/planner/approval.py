@@ -49,7 +49,7 @@ def await_approval(
         return None
     after = "begins" if approval.on_timeout is ApprovalDefault.APPROVE else "is rejected"
     reason = (
-        f"{about} waits for the approval of {_asked(approval)} until {until:%Y-%m-%d %H:%M} UTC and {after} "
-        f"then: labctl upgrade approve {name}, or labctl upgrade reject {name}"
+        f"{about} waits for the approval of {_asked(approval)} until {until:%Y-%m-%d %H:%M} UTC "
+        f"and {after} then: labctl upgrade approve {name}, or labctl upgrade reject {name}"
     )
     return Hold(subject=name, reason=reason, until=until)

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 
 from labctl.model.hook import HookKind
 from labctl.model.instance import Power
-from labctl.model.plan import Action, AwaitReady, Define, Hold, HostCapacity, Prepare, RunHook, Start, Stop
+from labctl.model.plan import (
+    Action,
+    AwaitReady,
+    Define,
+    Hold,
+    HostCapacity,
+    Prepare,
+    RunHook,
+    Start,
+    Stop,
+)
 from labctl.planner.situation import Situation, has_served
 
 MIB = 2**20

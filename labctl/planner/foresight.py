@@ -419,9 +419,7 @@ def withdraw(instance: Instance, member: Member, now: datetime) -> Instance:
         kept = _change_generation(instance, instance.generation, lambda g: _spend(g, now))
         return replace(kept, generation=previous)
     model = member.from_model
-    kept = replace(
-        instance, restart_asked_at=None, domain=replace(instance.domain, is_stale=False)
-    )
+    kept = replace(instance, restart_asked_at=None, domain=replace(instance.domain, is_stale=False))
     # Its seed is made again, as the model has it that it keeps.
     return change_current(
         kept,

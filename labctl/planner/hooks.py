@@ -1,4 +1,4 @@
-"""Which hooks an instance needs: drained before labctl stops it, undrained when it is well again."""
+"""Which hooks an instance needs: drained before labctl stops it, undrained when it is well."""
 
 from datetime import datetime, timedelta
 
@@ -82,7 +82,7 @@ def await_next_try(situation: Situation, step: RunHook, now: datetime) -> Hold |
 def find_wait(failure: HookFailure) -> timedelta:
     """How long to wait after so many failures in a row."""
     # 1, 2, 4, 8, 16, 32 minutes, then an hour each time.
-    return min(_FIRST_WAIT * 2 ** min(failure.tries - 1, 10), _LONGEST_WAIT)
+    return min(_FIRST_WAIT * (1 << min(failure.tries - 1, 10)), _LONGEST_WAIT)
 
 
 def _hint(situation: Situation) -> str:

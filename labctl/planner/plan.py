@@ -49,9 +49,7 @@ def plan(scale_set: ScaleSet, now: datetime) -> Plan:
     )
 
 
-def _find_step(
-    situation: Situation, waits: dict[str, Hold], now: datetime
-) -> Action | Hold | None:
+def _find_step(situation: Situation, waits: dict[str, Hold], now: datetime) -> Action | Hold | None:
     """The instance's own step; where it has none, what the upgrade waits for."""
     step = find_next_step(situation)
     if isinstance(step, RunHook):

@@ -125,7 +125,9 @@ def _judge_moving(
     verdict = judge(situation)
     # One that gets its new model by a restart is still healthy on the old one.
     is_proven = verdict.is_healthy and not is_restart_due(situation)
-    if is_proven and find_undrain(situation) is None:  # before the deadline is looked at: a late look finds a healthy one
+    if (
+        is_proven and find_undrain(situation) is None
+    ):  # before the deadline is looked at: a late look finds a healthy one
         if is_restoring:
             # What failed on the new disk stays in the message: it is why the upgrade stops.
             reason = f"{member.message}; healthy again on {current.image_version}"
