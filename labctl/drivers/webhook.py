@@ -82,7 +82,7 @@ def read_secret(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise WebhookError(f"secret file {str(path)!r} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         found = os.fstat(descriptor)  # of what was opened, not of what has the name now
         if not stat.S_ISREG(found.st_mode):
             raise WebhookError(f"secret file {str(path)!r} is no regular file")
@@ -92,7 +92,9 @@ def read_secret(path: Path) -> bytes:
                 f"secret file {str(path)!r} may be used by others (mode {mode:04o}); "
                 f"run: chmod 600 {path}"
             )
-        secret = stream.read(_SECRET_LIMIT + 1).rstrip(b"\r\n")
+        secret = os.read(descriptor, _SECRET_LIMIT + 2).rstrip(b"\r\n")
+    finally:
+        os.close(descriptor)
     if not secret or len(secret) > _SECRET_LIMIT:
         raise WebhookError(f"secret file {str(path)!r} must hold 1 to {_SECRET_LIMIT} bytes")
     return secret

@@ -3,8 +3,9 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from labctl.model import spec_rules as rules
 from labctl.model.machine import NAME_PATTERN
 from labctl.model.webhook import Webhook
 
@@ -82,8 +83,15 @@ class Notification(Webhook):
 
     name: str = Field(pattern=NAME_PATTERN)
     events: tuple[Annotated[TopicFilter, Field(strict=False)], ...] = Field(
-        default=DEFAULT_FILTERS, min_length=1, strict=False, description="What it is told"
+        default=DEFAULT_FILTERS, strict=False, description="What it is told"
     )
+
+    @field_validator("events")
+    @classmethod
+    def _require_some(cls, events: tuple[TopicFilter, ...]) -> tuple[TopicFilter, ...]:
+        # Here and not as a bound: that one complains of each unknown event, too.
+        rules.require([] if events else [((), "must name at least one; 'all' is everything")])
+        return events
 
     def wants(self, topic: str) -> bool:
         """Is it told about this topic?"""
