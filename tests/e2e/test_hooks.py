@@ -17,7 +17,7 @@ SECRET = b"between us"
 DRAIN = """#!/bin/sh
 cd "$LABCTL_SETTINGS_DIR/settings"
 . /etc/labctl-image
-echo "begin $(cat hook instance imageVersion upgrade | tr '\\n' ' ') $IMAGE_VERSION" >>/data/hooks
+echo "begin $(cat hook) $(cat instance) $(cat imageVersion) $IMAGE_VERSION" >>/data/hooks
 cat /proc/sys/kernel/random/boot_id >/data/drained-boot
 sync
 while [ -e /data/hold ]; do sleep 0.2; done
@@ -131,8 +131,7 @@ def test_instances_are_drained_before_their_stop_and_undrained_once_healthy(lab,
     for name, before in old.items():
         # The script saw the boot and the image of before, and wrote it where the new disk reads it.
         assert lab.ask(name, "cat /data/drained-boot") == before != boot_id(lab, name)
-        drained = f"begin drain {name} 1.0.0 1  1.0.0\nend"
-        assert re.sub(" +", " ", lab.ask(name, "cat /data/hooks")) == drained.replace("  ", " ")
+        assert lab.ask(name, "cat /data/hooks") == f"begin drain {name} 1.0.0 1.0.0\nend"
         steps = " | ".join(story(lab, name))
         order = (
             "OS disk 2 prepared.*drain succeeded.*stopped .*powered on with image 1.1.0"
