@@ -167,21 +167,3 @@ def test_a_test_is_sent_beside_the_others_and_tells_how_it_went(server):
     server.default = (404, b"", {})
     with pytest.raises(LabError, match="answered 404"):
         send_test(receiver(server), "web")
-
-
-@pytest.mark.parametrize(
-    ("wish", "topic", "is_wanted"),
-    [
-        ("upgrade", Topic.UPGRADE_FAULTED, True),
-        ("upgrade.ended", Topic.UPGRADE_FAULTED, False),
-        ("all", Topic.HEALTH, True),
-        ("hook", Topic.HEALTH, False),
-    ],
-)
-def test_groups_of_topics(wish, topic, is_wanted):
-    assert TopicFilter(wish).matches(topic) is is_wanted
-
-
-def test_every_topic_can_be_asked_for_alone():
-    assert {topic.value for topic in Topic} < {each.value for each in TopicFilter}
-    assert {kind.value for kind in EventKind} <= {topic.value for topic in Topic}

@@ -7,10 +7,20 @@ import pytest
 
 from labctl.model.hook import Hook, HookKind, Hooks, OnHookFailure
 from labctl.model.instance import DomainFacts, Health, HealthState, HookFailure, Power, Wanted
-from labctl.model.plan import DeleteInstance, Hold, MoveMember, Prepare, RunHook, Stop
+from labctl.model.instance_policy import RepairAction
+from labctl.model.plan import (
+    CreateInstance,
+    DeleteInstance,
+    Hold,
+    MoveMember,
+    Prepare,
+    RunHook,
+    Stop,
+)
+from labctl.model.repair import Repair
 from labctl.model.upgrade import MemberState
 from labctl.planner import explain, plan, preview
-from labctl.planner.foresight import record
+from labctl.planner.foresight import change_current, find_member, record
 from labctl.planner.hooks import find_wait
 from tests.planner.hook_stories import BOTH, make_hooked_set
 from tests.planner.world import NEW, T0, digest, make_generation, make_instance, upgrading
@@ -220,3 +230,40 @@ def test_a_dry_run_names_the_hooks_of_each_batch():
         (("web_0",), ("web_0",)),
         (("web_1",), ("web_1",)),
     ]
+
+
+def test_who_stands_in_for_a_drained_one_begins_out_of_service():
+    repair = Repair(
+        id=1, instance="web_0", ordinal=0, action=RepairAction.REPLACE, began_at=T0, reason="503"
+    )
+    empty = replace(make_hooked_set(1), instances=(), repairs=(repair,))
+    create = CreateInstance(ordinal=0, reason="capacity is 1, present are 0")
+    assert plan(empty, T0).decisions == (create,)
+    assert record(empty, create, T0).instances[0].out_of_service_since == T0
+    for other in (
+        replace(empty, repairs=()),
+        replace(empty, repairs=(replace(repair, action=RepairAction.RESTART),)),
+        replace(make_hooked_set(1, Hooks()), instances=(), repairs=(repair,)),
+    ):
+        assert record(other, create, T0).instances[0].out_of_service_since is None
+
+
+def test_a_failed_drain_of_a_member_is_not_tried_again_while_the_upgrade_cannot_judge():
+    def prepare(generation):
+        return replace(generation, prepared=True)
+
+    scale_set = begun(
+        lambda i: replace(change_current(i, prepare), hook_failure=failed(HookKind.DRAIN))
+    )
+    away = DomainFacts(generation=1, power=Power.UNKNOWN)
+    instances = (*scale_set.instances, make_instance(1, domain=away))
+    spec = scale_set.spec.model_copy(update={"capacity": 2})
+    answer = plan(replace(scale_set, instances=instances, spec=spec), T0)
+    assert not answer.actions
+    reasons = {hold.subject: hold.reason for hold in answer.holds}
+    assert reasons["web_0"] == "drain: exit code 3: no"
+
+
+def test_who_is_in_no_upgrade_has_no_part_in_it():
+    with pytest.raises(LookupError, match="web_0 is in no upgrade"):
+        find_member(make_hooked_set(1), "web_0")
