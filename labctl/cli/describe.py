@@ -62,6 +62,7 @@ def describe_instance(
             instance.protect_from_scale_in, instance.protect_from_scale_set_actions
         )
         or None,
+        "outOfServiceSince": instance.out_of_service_since,
         "uuid": str(identity.uuid),
         "mac": identity.mac,
         "doing": "; ".join(doing),

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from time import monotonic
 
 from labctl.controller.clock import now as read_clock
 from labctl.controller.extensions import last_line
@@ -26,6 +27,7 @@ from labctl.store.events import add_event
 _FIRST_PAUSE = timedelta(seconds=1)
 _LONGEST_PAUSE = timedelta(minutes=1)
 _CALL = timedelta(seconds=30)
+_PATIENCE = timedelta(seconds=6)  # a program that is told to end may take five seconds
 _OK, _LATER = 200, 202
 
 
@@ -57,6 +59,7 @@ class Asker:
         self._lab = lab
         self._wake = wake
         self._question: Question | None = None
+        self._left: list[threading.Thread] = []  # of questions that nobody asks any more
         self._signal = Signal()
         self._thread: threading.Thread | None = None
 
@@ -65,21 +68,31 @@ class Asker:
         question = find_question(view)
         if _key(question) == _key(self._question):
             return
-        self.close()
+        self._give_up()
         self._question = question
         if question is None:
             return
         self._signal = Signal()
         self._thread = threading.Thread(
-            target=self._ask, args=(question, self._signal), name=f"approval-{view.name}"
+            target=self._ask,
+            args=(question, self._signal),
+            name=f"approval-{view.name}",
+            daemon=True,  # a server that hangs must not keep a command from its end
         )
         self._thread.start()
 
     def close(self) -> None:
         """Stop asking; the next controller asks again."""
+        self._give_up()
+        end = monotonic() + _PATIENCE.total_seconds()
+        for thread in self._left:
+            thread.join(max(end - monotonic(), 0))
+
+    def _give_up(self) -> None:
+        """Take no answer any more, without waiting for whoever was asked."""
         self._signal.cancel()
         if self._thread is not None:
-            self._thread.join()
+            self._left = [each for each in (*self._left, self._thread) if each.is_alive()]
         self._thread = self._question = None
 
     def _ask(self, question: Question, signal: Signal) -> None:

@@ -27,6 +27,7 @@ from labctl.store.gallery import resolve
 from labctl.store.instances import (
     change_instance,
     find_scale_set_of,
+    forget_hook_failures,
     load_instances,
     remove_extension_runs,
     remove_failed_runs,
@@ -114,6 +115,7 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
         replace_model(connection, spec, revision=row.model_revision)
     _note_switch(connection, spec, row, now=now)
     save_receivers(connection, spec.name, spec.notifications)
+    forget_hook_failures(connection, spec.name)
     impacts = find_impacts(old, spec)
     changes = tuple(
         _describe_change(name, old, spec, impact)
@@ -147,6 +149,7 @@ def scale(connection: Connection, name: str, capacity: int, *, now: datetime) ->
     if row.is_deleting:
         raise RefusedError(f"scale set {name!r} is being deleted")
     spec = load_models(connection, name)[row.model_revision]
+    forget_hook_failures(connection, name)
     if spec.capacity == capacity:
         return False
     wanted = spec.model_copy(update={"capacity": capacity})

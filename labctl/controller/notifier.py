@@ -26,6 +26,7 @@ from labctl.store.receivers import (
     has_receivers,
     load_receivers,
     remove_finished,
+    save_passed,
     save_told,
     save_untold,
 )
@@ -38,6 +39,7 @@ _LOOK = timedelta(milliseconds=250)  # between two looks whether the store has c
 _CALL = timedelta(seconds=10)
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=1), timedelta(minutes=5)
 _AT_ONCE = 100  # events that are loaded at a time
+_PASSED_AT_MOST = 500  # events that nobody wanted and that are looked at again after a restart
 _CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 
 log = logging.getLogger(__name__)
@@ -113,7 +115,7 @@ class Notifier:
             receivers = load_receivers(connection)
             pending = [each for each in receivers if self._find_pending(connection, each)]
         waiting = {each.key for each in pending}
-        self._forget_finished([each for each in receivers if each.key not in waiting])
+        self._settle([each for each in receivers if each.key not in waiting])
         with self._mutex:
             for each in pending:
                 is_waiting = self._next_try.get(each.key, 0.0) > monotonic()
@@ -126,13 +128,18 @@ class Notifier:
                 courier.start()
             return not self._couriers
 
-    def _forget_finished(self, receivers: list[Receiver]) -> None:
+    def _settle(self, receivers: list[Receiver]) -> None:
+        """Look after those who have been told everything."""
         with self._database.read() as connection:
             there = {row.name for row in load_scale_sets(connection)}
         for each in receivers:
+            passed = self._passed.get(each.key, 0)
             if each.scale_set not in there:
                 with self._database.write() as connection:
                     remove_finished(connection, each.key)
+            elif passed - each.told > _PASSED_AT_MOST:
+                with self._database.write() as connection:
+                    save_passed(connection, each.key, passed)
 
     def _find_pending(self, connection: Connection, receiver: Receiver) -> list[Event]:
         """The next events that it wants, oldest first; what it does not want is passed over."""

@@ -12,7 +12,7 @@ from labctl.model.notification import Topic
 from labctl.model.plan import BeginRepair, EndRepair, ScaleSet, SuspendRepairs
 from labctl.model.repair import RepairOutcome
 from labctl.store.events import add_event
-from labctl.store.instances import add_generation, change_instance
+from labctl.store.instances import add_generation, change_instance, save_hook_failure
 from labctl.store.repairs import end_repair, insert_repair, save_suspension
 
 
@@ -94,6 +94,7 @@ def add_same_generation(connection: Connection, instance: Instance, *, now: date
         model_revision=instance.current.model_revision,
         now=now,
     )
+    save_hook_failure(connection, instance.name, None)
     # The new OS disk boots and runs its custom data anyway, so older wishes are fulfilled by it.
     change_instance(
         connection, instance.name, restart_asked_at=None, rerun_custom_data_asked_at=None

@@ -501,6 +501,7 @@ def reimage(instance: Instance) -> Instance:
         generations=(*instance.generations, fresh),
         restart_asked_at=None,
         rerun_custom_data_asked_at=None,
+        hook_failure=None,
     )
 
 

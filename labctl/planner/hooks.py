@@ -67,7 +67,7 @@ def find_refused_undrain(situation: Situation) -> str | None:
 def await_next_try(situation: Situation, step: RunHook, now: datetime) -> Hold | None:
     """Wait before a hook that has failed is run again; None: run it now."""
     failure = situation.instance.hook_failure
-    if failure is None or failure.kind is not step.kind:
+    if failure is None or failure.kind is not step.kind or not step.is_binding:
         return None
     name, text = situation.instance.name, f"{step.kind}: {failure.message}"
     if situation.is_moving:

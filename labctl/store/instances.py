@@ -163,6 +163,15 @@ def save_hook_failure(connection: Connection, name: str, failure: HookFailure | 
     )
 
 
+def forget_hook_failures(connection: Connection, scale_set: str) -> None:
+    """Let hooks that have failed be tried again at once."""
+    connection.execute(
+        update(instance)
+        .where(instance.c.scale_set == scale_set, instance.c.hook_failed_kind.is_not(None))
+        .values(hook_failed_kind=None, hook_failed_at=None, hook_failed_message=None, hook_tries=0)
+    )
+
+
 def clear_restart(connection: Connection, name: str, *, until: datetime) -> None:
     """Forget a wish for a restart that a start has fulfilled; a later wish stays."""
     connection.execute(

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from labctl.model.notification import Notification
 from labctl.store.events import find_last_event_id
-from labctl.store.schema import event, receiver, scale_set
+from labctl.store.schema import receiver, scale_set
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,6 @@ class Receiver:
     failures: int  # in a row
     failed_at: datetime | None
     error: str
-    waiting: int  # events after `told`, wanted or not
 
     @property
     def key(self) -> tuple[str, str]:
@@ -54,14 +53,7 @@ def save_receivers(connection: Connection, name: str, specs: Sequence[Notificati
 
 def load_receivers(connection: Connection, name: str | None = None) -> list[Receiver]:
     """The receivers of a scale set, or all of them; also of sets that are gone."""
-    waiting = (
-        select(func.count())
-        .where(event.c.scale_set == receiver.c.scale_set, event.c.id > receiver.c.told)
-        .scalar_subquery()
-    )
-    query = select(receiver, waiting.label("waiting")).order_by(
-        receiver.c.scale_set, receiver.c.name
-    )
+    query = select(receiver).order_by(receiver.c.scale_set, receiver.c.name)
     if name is not None:
         query = query.where(receiver.c.scale_set == name)
     return [_read(row) for row in connection.execute(query)]
@@ -75,6 +67,11 @@ def has_receivers(connection: Connection) -> bool:
 def save_told(connection: Connection, key: tuple[str, str], told: int, *, now: datetime) -> None:
     """Record that a receiver was told all up to this event."""
     _change(connection, key, told=told, told_at=now, failures=0, failed_at=None, error="")
+
+
+def save_passed(connection: Connection, key: tuple[str, str], told: int) -> None:
+    """Record that a receiver wants nothing of what came up to this event."""
+    _change(connection, key, told=told)
 
 
 def save_untold(
@@ -116,5 +113,4 @@ def _read(row: Row[Any]) -> Receiver:
         failures=row.failures,
         failed_at=row.failed_at,
         error=row.error,
-        waiting=row.waiting,
     )

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from labctl.controller.desired import apply_spec, restart
+from labctl.controller.desired import apply_spec, reimage, restart, scale
 from labctl.controller.hooks import run_hook
 from labctl.controller.signals import Signal
 from labctl.errors import LabError
@@ -131,11 +131,21 @@ def test_a_member_whose_drain_failed_has_its_disk_back_in_the_store(lab, web):
     assert (first.generation, first.generations[1].evidence_at) == (1, NOW)
 
 
-def test_a_new_wish_forgets_the_failure(web):
+@pytest.mark.parametrize(
+    "wish",
+    [
+        lambda connection: restart(connection, ["web_0"], now=NOW),
+        lambda connection: reimage(connection, ["web_0"], now=NOW),
+        lambda connection: scale(connection, "web", 2, now=NOW),
+        lambda connection: apply_spec(connection, spec(), now=NOW),
+    ],
+    ids=["restart", "reimage", "scale", "apply"],
+)
+def test_a_new_wish_forgets_the_failure(web, wish):
     failure = HookFailure(kind=HookKind.DRAIN, at=NOW, message="no", tries=3)
     with web.write() as connection:
         save_hook_failure(connection, "web_0", failure)
     assert view(web).instances[0].hook_failure == failure
     with web.write() as connection:
-        restart(connection, ["web_0"], now=NOW)
+        wish(connection)
     assert view(web).instances[0].hook_failure is None

@@ -118,7 +118,7 @@ def test_a_receiver_that_is_down_is_on_record_and_keeps_nobody_waiting(settings,
     down, up = load(web)
     assert down.error == f"127.0.0.1:{other.port} is not reachable"
     assert down.failures >= 1
-    assert (up.error, up.waiting, up.told_at is not None) == ("", 0, True)
+    assert (up.error, up.told_at is not None) == ("", True)
     assert [d["data"]["message"] for d in server.documents] == ["batch 1"]
 
 
@@ -167,3 +167,13 @@ def test_a_test_is_sent_beside_the_others_and_tells_how_it_went(server):
     server.default = (404, b"", {})
     with pytest.raises(LabError, match="answered 404"):
         send_test(receiver(server), "web")
+
+
+def test_what_nobody_wants_is_not_looked_at_for_ever(settings, web, server, monkeypatch):
+    monkeypatch.setattr(notifier, "_PASSED_AT_MOST", 5)
+    listen(web, receiver(server))
+    before = load(web)[0].told
+    happen(web, *[("health", Topic.HEALTH)] * 10)
+    tell(settings, web)
+    assert load(web)[0].told == before + 10
+    assert server.taken == []

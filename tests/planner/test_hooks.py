@@ -178,6 +178,11 @@ def test_outside_of_an_upgrade_a_drain_is_tried_again_later_each_time():
     ]
 
 
+def test_what_is_stopped_because_it_is_ill_does_not_wait_for_an_earlier_failure():
+    ill = replace(RESTARTED, health=SICK, hook_failure=failed(HookKind.DRAIN))
+    assert ask(ill) == drain("its user asked for a restart", is_binding=False)
+
+
 def test_a_failed_undrain_does_not_hold_up_a_drain():
     out = replace(RESTARTED, hook_failure=failed(HookKind.UNDRAIN))
     assert ask(out) == drain("its user asked for a restart")
