@@ -104,7 +104,7 @@ class Guests:
             view,
             instance,
             action,
-            lambda: self._connect(view, instance, signal),
+            lambda limit: self._connect(view, instance, signal, limit=limit),
             signal,
         )
 
@@ -140,14 +140,21 @@ class Guests:
                 f"custom data ended with exit code {result.exit_code}: {output}",
             )
 
-    def _connect(self, view: ScaleSet, instance: Instance, signal: Signal) -> SshConnection:
+    def _connect(
+        self,
+        view: ScaleSet,
+        instance: Instance,
+        signal: Signal,
+        *,
+        limit: timedelta = timedelta.max,
+    ) -> SshConnection:
         known = self._connections.get(instance.name)
         if known is not None and known.is_open:
             return known
         self.hang_up(instance.name)
         with self._lab.database.read() as connection:
             identity = load_identity(connection, instance.name)
-        wait = max(_RECONNECT, deadlines(self._lab, view.spec).ssh)
+        wait = max(_RECONNECT, min(deadlines(self._lab, view.spec).ssh, limit))
         made = wait_for_ssh(ssh_target(self._lab, identity), deadline=wait, cancel=signal.event)
         self._connections[instance.name] = made
         return made

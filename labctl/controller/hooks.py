@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from labctl.controller.build import ssh_target
 from labctl.controller.clock import now
@@ -24,7 +25,7 @@ from labctl.model.plan import RunHook, ScaleSet
 from labctl.store.hooks import HookRun, begin_hook_run, end_hook_run
 from labctl.store.instances import change_instance, load_identity, save_hook_failure
 
-Connect = Callable[[], SshConnection]
+Connect = Callable[[timedelta], SshConnection]  # not longer than that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,7 @@ def _run(
         script = (hook.script or "").encode()
         digest = hashlib.sha256(script).hexdigest()[:12]
         result = run_extension(
-            connect(),
+            connect(hook.timeout),
             # The same run after a restart of the controller is the same key: not run again.
             run_key=f"{run.kind}-{digest}-{run.started_at:%Y%m%d%H%M%S%f}",
             name=run.kind.value,

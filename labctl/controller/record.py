@@ -35,13 +35,8 @@ from labctl.model.upgrade import (
     UpgradePurpose,
 )
 from labctl.planner import make_members
-from labctl.planner.foresight import (
-    find_member,
-    is_on_image,
-    is_replacement,
-    renew,
-    withdraw,
-)
+from labctl.planner.foresight import is_on_image, renew
+from labctl.planner.hook_facts import find_member, is_replacement, withdraw
 from labctl.store.events import add_event
 from labctl.store.instances import (
     add_generation,

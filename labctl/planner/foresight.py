@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
-from labctl.model.hook import HookKind
 from labctl.model.instance import (
     NOT_CHECKED,
     DomainFacts,
@@ -58,6 +57,7 @@ from labctl.model.upgrade import (
     UpgradeCode,
     UpgradePurpose,
 )
+from labctl.planner.hook_facts import end_hook, find_member, is_replacement, withdraw
 from labctl.planner.members import make_members
 from labctl.planner.renewal import choose_renewal, renew_in_place
 
@@ -121,13 +121,7 @@ def apply(instance: Instance, action: Action, now: datetime) -> Instance | None:
         case Prepare():
             return change_current(instance, lambda g: replace(g, prepared=True))
         case RunHook():
-            is_drain = action.kind is HookKind.DRAIN
-            return replace(
-                instance,
-                drained_at=now if is_drain else None,
-                out_of_service_since=now if is_drain else None,
-                hook_failure=None,
-            )
+            return end_hook(instance, action.kind, now)
         case Stop():
             off = replace(domain, power=Power.STOPPED, reason="shutdown")
             return replace(mark_stopping(instance), domain=off)
@@ -392,43 +386,6 @@ def _move_member(scale_set: ScaleSet, decision: MoveMember, now: datetime) -> Sc
     if decision.state is not MemberState.ROLLING_BACK:
         return changed
     return change_instance(changed, decision.instance, lambda i: _restore(i, changed.upgrade))
-
-
-def is_replacement(scale_set: ScaleSet, ordinal: int) -> bool:
-    """Does a new instance stand in for one that was drained and replaced by a repair?"""
-    return scale_set.spec.upgrade_policy.hooks.drain is not None and any(
-        r.is_open and r.ordinal == ordinal and r.action is RepairAction.REPLACE
-        for r in scale_set.repairs
-    )
-
-
-def find_member(scale_set: ScaleSet, instance: str) -> Member:
-    """The part of an instance in the running upgrade. Raises LookupError without one."""
-    members = scale_set.upgrade.members if scale_set.upgrade else ()
-    for member in members:
-        if member.instance == instance:
-            return member
-    raise LookupError(f"{instance} is in no upgrade")
-
-
-def withdraw(instance: Instance, member: Member, now: datetime) -> Instance:
-    """The instance with what it had before its batch; it was not stopped, and keeps running."""
-    previous = member.from_generation
-    if previous is not None and previous != instance.generation:
-        # The new disk never ran: there is no evidence to save before it is thrown away.
-        kept = _change_generation(instance, instance.generation, lambda g: _spend(g, now))
-        return replace(kept, generation=previous)
-    model = member.from_model
-    kept = replace(instance, restart_asked_at=None, domain=replace(instance.domain, is_stale=False))
-    # Its seed is made again, as the model has it that it keeps.
-    return change_current(
-        kept,
-        lambda g: replace(g, model_revision=model or g.model_revision, prepared=False),
-    )
-
-
-def _spend(generation: Generation, now: datetime) -> Generation:
-    return replace(generation, evidence_at=now)
 
 
 def _restore(instance: Instance, upgrade: Upgrade | None) -> Instance:
