@@ -104,8 +104,12 @@ class Notifier:
         return self._finish_by is not None and monotonic() > self._finish_by
 
     def _has_pending(self) -> bool:
+        """Has another process still to tell somebody who can be told?"""
         with self._database.read() as connection:
-            return any(self._find_pending(connection, each) for each in load_receivers(connection))
+            return any(
+                not each.failures and self._find_pending(connection, each)
+                for each in load_receivers(connection)
+            )
 
     def _send_couriers(self) -> bool:
         """Send somebody to each receiver that waits; True: nobody waits who can be reached."""
