@@ -33,6 +33,7 @@ _PUBLISHER = "labctl.cli.publisher"
 _FOLLOWING = "labctl.cli.following"
 _MODEL = "labctl.cli.model"
 _REPAIRS = "labctl.cli.repairs"
+_NOTIFY = "labctl.cli.notify"
 _PROTECTION = "labctl.cli.protection"
 
 
@@ -134,6 +135,13 @@ TREE: Mapping[str, Leaf | Branch] = {
             "suspend": _leaf(_REPAIRS, "suspend", "Begin no further repair"),
             "resume": _leaf(_REPAIRS, "resume", "Repair again after a suspension"),
             "history": _leaf(_REPAIRS, "history", "List repairs"),
+        },
+    ),
+    "notify": Branch(
+        summary="Who is told what happens",
+        entries={
+            "list": _leaf(_NOTIFY, "list_", "List receivers, and how far each was told"),
+            "test": _leaf(_NOTIFY, "send", "Send a test to receivers"),
         },
     ),
     "disk": Branch(

@@ -19,6 +19,7 @@ from labctl.model.plan import (
     Prepare,
     RerunCustomData,
     RunExtension,
+    RunHook,
     ScaleSet,
     Start,
     Stop,
@@ -78,6 +79,7 @@ def describe_instance(
         )
         or None,
         **_describe_pair(view, instance),
+        "outOfServiceSince": instance.out_of_service_since,
         "uuid": str(identity.uuid),
         "mac": identity.mac,
         "doing": "; ".join(doing),
@@ -116,6 +118,8 @@ def describe_action(action: Action) -> str:
             return "booting, waiting for SSH and custom data"
         case RunExtension():
             return f"running extension {action.extension!r}"
+        case RunHook():
+            return f"{action.kind}: {action.reason}"
         case RerunCustomData():
             return "running custom data again"
         case CollectEvidence():

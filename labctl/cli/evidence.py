@@ -1,6 +1,49 @@
-"""The evidence of an instance that failed, for people."""
+"""The evidence of an instance that failed, and what hooks said, for people."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from labctl.model.hook import Hook, Hooks
+from labctl.planner import PreviewBatch
+from labctl.store.hooks import HookRun
+
+
+def describe_hooks(hooks: Hooks, batch: PreviewBatch) -> Iterator[str]:
+    """Which hooks would run in a batch, and for whom."""
+    for word, hook, names in (
+        ("before its stop, drain", hooks.drain, batch.drains),
+        ("once healthy, undrain", hooks.undrain, batch.undrains),
+    ):
+        if hook is not None and names:
+            yield f"{word} {', '.join(names)} by {_name(hook)}, on failure {hook.on_failure}"
+
+
+def _name(hook: Hook) -> str:
+    return "a script in the guest" if hook.command is None else " ".join(hook.command)
+
+
+def describe_run(run: HookRun) -> dict[str, object]:
+    """One run of a hook, for documents."""
+    return {
+        "instance": run.instance,
+        "hook": run.kind.value,
+        "startedAt": run.started_at,
+        "finishedAt": run.finished_at,
+        "exitCode": run.exit_code,
+        "failed": run.has_failed,
+        "message": run.message,
+        "reason": run.reason,
+        "output": run.output,
+    }
+
+
+def print_hook_runs(runs: Sequence[HookRun]) -> None:
+    """Print what each hook of an upgrade said."""
+    for run in runs:
+        how = run.message or ("succeeded" if run.finished_at else "has not ended")
+        print(f"\n{run.instance} {run.kind}: {how}")
+        for line in run.output.strip().splitlines()[-6:]:
+            print(f"    {line}")
 
 
 def print_evidence(instance: str, found: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from labctl.cli.progress import Progress, StatusRow, open_progress
 from labctl.controller.clock import now
 from labctl.controller.goal import Goal, Outcome
 from labctl.controller.lab import Lab, open_lab
+from labctl.controller.notifier import notifying
 from labctl.controller.work import work_until
 from labctl.errors import LabError
 from labctl.model.event import EventKind
@@ -58,10 +59,11 @@ def follow(
         since = last_event(lab.database)
     with closing(open_progress(context)) as progress:
         teller = _Teller(lab.database, scale_set, progress, last=since)
-        try:
-            outcome = work_until(lab, scale_set, goal, listener=teller, deadline=deadline)
-        finally:
-            teller.tell_events()
+        with notifying(lab.settings, lab.database):
+            try:
+                outcome = work_until(lab, scale_set, goal, listener=teller, deadline=deadline)
+            finally:
+                teller.tell_events()
     if not outcome.succeeded:
         raise UnsuccessfulError(f"{scale_set}: {outcome.message}", hint=outcome.hint)
     return outcome

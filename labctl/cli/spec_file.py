@@ -9,7 +9,10 @@ from pydantic import ValidationError
 
 from labctl.cli.protected_file import read_protected
 from labctl.cli.spec_faults import explain, label_of
+from labctl.drivers.program import find_program
 from labctl.errors import InvalidError, LabError
+from labctl.model.control import ApprovalPolicy
+from labctl.model.hook import Hook
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.spec_rules import CUSTOM_DATA_LIMIT, SCRIPT_LIMIT
 from labctl.model.yaml_text import Document, Position, Step, Value, invalid, parse_yaml
@@ -57,6 +60,7 @@ def parse_spec(text: str, *, source: str, base: Path) -> ScaleSetSpec:
         faults += explain(error, document, resolver.moved)
         raise invalid(source, faults, hint=_HINT) from error
     faults += _find_unknown_zones(spec, document)
+    faults += _find_absent_programs(spec, document)
     if faults:
         raise invalid(source, faults, hint=_HINT)
     return spec
@@ -72,6 +76,24 @@ def _find_unknown_zones(spec: ScaleSetSpec, document: Document) -> list[tuple[Po
     for place, fault in find_zone_faults(spec.upgrade_policy.maintenance_windows):
         at: Steps = ("upgradePolicy", "maintenanceWindows", place, "timeZone")
         faults.append((document.mark_of(at), f"{label_of(at)}: {fault}"))
+    return faults
+
+
+def _find_absent_programs(spec: ScaleSetSpec, document: Document) -> list[tuple[Position, str]]:
+    """Programs are looked up here, since the model reads no files."""
+    policy = spec.upgrade_policy
+    named: list[tuple[Steps, ApprovalPolicy | Hook | None]] = [
+        (("upgradePolicy", "approval"), policy.approval),
+        (("upgradePolicy", "hooks", "drain"), policy.hooks.drain),
+        (("upgradePolicy", "hooks", "undrain"), policy.hooks.undrain),
+    ]
+    faults = []
+    for steps, part in named:
+        command = None if part is None else part.command
+        if command is not None and find_program(command[0]) is None:
+            at: Steps = (*steps, "command", 0)
+            fault = f"program {command[0]!r} is not there, or cannot be run"
+            faults.append((document.mark_of(at), f"{label_of(at)}: {fault}"))
     return faults
 
 
@@ -100,6 +122,7 @@ class _Resolver:
                 else extension
                 for place, extension in enumerate(extensions)
             ]
+        self._resolve_secrets(copy)
         keys = spec.get("sshKeys")
         if isinstance(keys, list):
             found = [self._read_key(key, ("sshKeys", place)) for place, key in enumerate(keys)]
@@ -138,6 +161,34 @@ class _Resolver:
             except LabError as error:
                 self._note(place, f"file {file!r} {error.brief}")
         return part
+
+    def _resolve_secrets(self, copy: dict[str, Any]) -> None:
+        """Secret files of webhooks stay where they are: each is read when it is needed."""
+        receivers = copy.get("notifications")
+        if isinstance(receivers, list):
+            copy["notifications"] = [
+                self._resolve_secret(each, ("notifications", place))
+                for place, each in enumerate(receivers)
+            ]
+        policy = copy.get("upgradePolicy")
+        approval = policy.get("approval") if isinstance(policy, dict) else None
+        if isinstance(policy, dict) and isinstance(approval, dict) and "webhook" in approval:
+            at = ("upgradePolicy", "approval", "webhook")
+            webhook = self._resolve_secret(approval["webhook"], at)
+            copy["upgradePolicy"] = {**policy, "approval": {**approval, "webhook": webhook}}
+
+    def _resolve_secret(self, webhook: Value, at: Steps) -> Value:
+        file = webhook.get("secretFile") if isinstance(webhook, dict) else None
+        if not isinstance(webhook, dict) or not isinstance(file, str):
+            return webhook
+        from labctl.drivers.webhook import read_secret
+
+        path = (self._base / Path(file).expanduser()).absolute()
+        try:
+            read_secret(path)
+        except LabError as error:
+            self._note((*at, "secretFile"), error.brief)
+        return webhook | {"secretFile": str(path)}
 
     def _note(self, at: Steps, fault: str) -> None:
         self.faults.append((self._document.mark_of(at), f"{label_of(at)}: {fault}"))

@@ -28,6 +28,7 @@ IgnoreWindow = Annotated[
 
 def plan(name: Name, version: Version = None, ignore_window: IgnoreWindow = False) -> None:
     """Tell what `upgrade start` would do, batch by batch, and why. Changes nothing."""
+    from labctl.cli.evidence import describe_hooks
     from labctl.cli.follow import opened_lab
     from labctl.cli.model import describe_needs, print_needs
     from labctl.controller.clock import now
@@ -73,6 +74,9 @@ def plan(name: Name, version: Version = None, ignore_window: IgnoreWindow = Fals
                 "reason": batch.reason,
                 "afterPause": batch.after_pause,
                 "needsApproval": batch.needs_approval,
+                "approvedBy": batch.approved_by or None,
+                "drains": batch.drains,
+                "undrains": batch.undrains,
             }
             for batch in found.batches
         ],
@@ -97,8 +101,10 @@ def plan(name: Name, version: Version = None, ignore_window: IgnoreWindow = Fals
         print("  by new instances, which come for those that are there (maxSurge)")
     for batch in found.batches:
         pause = f", {format_span(batch.after_pause)} later" if batch.after_pause else ""
-        pause += ", once a person has approved it" if batch.needs_approval else ""
+        pause += f", once {batch.approved_by} has approved it" if batch.needs_approval else ""
         print(f"  batch {batch.number}: {', '.join(batch.instances)}{pause}  ({batch.reason})")
+        for line in describe_hooks(view.spec.upgrade_policy.hooks, batch):
+            print(f"    {line}")
     for who, reason in found.skipped:
         print(f"  not touched: {who}  ({reason})")
     for hold in found.stuck:
@@ -294,21 +300,26 @@ def show(
     ],
 ) -> None:
     """Show one upgrade, with the evidence of every instance that failed."""
-    from labctl.cli.evidence import print_evidence
+    from labctl.cli.evidence import describe_run, print_evidence, print_hook_runs
     from labctl.cli.follow import opened_lab
     from labctl.controller.evidence import load_all_evidence
+    from labctl.store.hooks import load_hook_runs
     from labctl.store.upgrades import load_upgrade
 
     context = current_context()
     with opened_lab(context) as lab:
         with lab.database.read() as connection:
             upgrade = load_upgrade(connection, upgrade_id)
+            runs = load_hook_runs(connection, upgrade=upgrade_id)
         evidence = load_all_evidence(lab, upgrade_id)
         folder = context.settings.state_dir / "upgrades" / str(upgrade_id)
     if context.output is not Output.TABLE:
-        print_document({**as_document(upgrade), "evidence": evidence}, context.output)
+        hooks = [describe_run(run) for run in runs]
+        document = {**as_document(upgrade), "hooks": hooks, "evidence": evidence}
+        print_document(document, context.output)
         return
     print_upgrade(context, upgrade)
+    print_hook_runs(runs)
     for instance, found in evidence.items():
         print_evidence(instance, found)
     if evidence:

@@ -30,11 +30,14 @@ from labctl.store.gallery import resolve
 from labctl.store.instances import (
     change_instance,
     find_scale_set_of,
+    forget_hook_failures,
     load_instances,
     remove_extension_runs,
     remove_failed_runs,
     save_failure,
+    save_hook_failure,
 )
+from labctl.store.receivers import save_receivers
 from labctl.store.scale_sets import (
     ScaleSetRow,
     find_scale_set,
@@ -86,6 +89,7 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
             now=now,
         )
         _note_switch(connection, spec, None, now=now)
+        save_receivers(connection, spec.name, spec.notifications)
         text = f"created: capacity {spec.capacity}, image {image.name}"
         _note(connection, spec.name, text, now=now)
         return Applied(created=True, changes=(text,))
@@ -110,6 +114,8 @@ def apply_spec(connection: Connection, spec: ScaleSetSpec, *, now: datetime) -> 
     elif changed:
         replace_model(connection, spec, revision=row.model_revision)
     _note_switch(connection, spec, row, now=now)
+    save_receivers(connection, spec.name, spec.notifications)
+    forget_hook_failures(connection, spec.name)
     impacts = find_impacts(old, spec)
     changes = tuple(
         _describe_change(name, old, spec, impact)
@@ -143,6 +149,7 @@ def scale(connection: Connection, name: str, capacity: int, *, now: datetime) ->
     if row.is_deleting:
         raise RefusedError(f"scale set {name!r} is being deleted")
     spec = load_models(connection, name)[row.model_revision]
+    forget_hook_failures(connection, name)
     if spec.capacity == capacity:
         return False
     wanted = spec.model_copy(update={"capacity": capacity})
@@ -274,6 +281,7 @@ def _clear_failure(connection: Connection, scale_set: str, name: str) -> None:
     for instance in load_instances(connection, scale_set):
         if instance.name == name:
             save_failure(connection, name, instance.generation, None)
+            save_hook_failure(connection, name, None)
             remove_failed_runs(connection, name, instance.generation)
 
 

@@ -19,6 +19,7 @@ from labctl.errors import HostError, LabError
 from labctl.guest.windows_scripts import as_powershell, build_custom_data_output
 from labctl.model.instance import Generation, Instance
 from labctl.model.plan import CollectEvidence, ScaleSet
+from labctl.store.hooks import load_hook_runs
 from labctl.store.instances import change_generation, find_console_offset
 from labctl.store.upgrades import load_upgrade
 
@@ -53,6 +54,7 @@ def collect_evidence(
     generation = instance.find_generation(action.generation) or instance.current
     with lab.database.read() as transaction:
         offset = find_console_offset(transaction, instance.name, generation.number)
+        runs = load_hook_runs(transaction, upgrade=action.upgrade, instance=instance.name)
     serial = _read_from(console_log(lab, view.name, instance.name), offset)
     folder = lab.settings.evidence_dir(action.upgrade, instance.name)
     evidence: dict[str, object] = {
@@ -77,6 +79,17 @@ def collect_evidence(
                 "output": run.output,
             }
             for run in generation.extensions
+        ],
+        "hooks": [
+            {
+                "hook": run.kind.value,
+                "startedAt": run.started_at.isoformat(),
+                "finishedAt": run.finished_at.isoformat() if run.finished_at else None,
+                "exitCode": run.exit_code,
+                "message": run.message,
+                "output": run.output,
+            }
+            for run in runs
         ],
         "healthSamples": [
             {"at": s.at.isoformat(), "state": s.state.value, "detail": s.detail} for s in samples

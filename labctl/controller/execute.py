@@ -27,6 +27,7 @@ from labctl.model.plan import (
     Prepare,
     RerunCustomData,
     RunExtension,
+    RunHook,
     ScaleSet,
     Start,
     Stop,
@@ -93,6 +94,8 @@ class Executor:
                 self._guests.await_ready(view, instance, instance.current, signal)
             case RunExtension():
                 self._guests.run_extension(view, instance, action, signal)
+            case RunHook():
+                self._guests.run_hook(view, instance, action, signal)
             case RerunCustomData():
                 self._guests.rerun_custom_data(view, instance, signal)
             case CollectEvidence():

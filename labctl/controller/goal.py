@@ -139,6 +139,9 @@ def _describe_end(upgrade: Upgrade) -> Outcome:
 
 def find_reason_to_give_up(situation: Situation, scale_set: ScaleSet, now: datetime) -> str | None:
     """Why this instance needs a person; None when waiting may still help."""
+    refused = situation.instance.hook_failure
+    if refused is not None and situation.instance.wanted is not Wanted.STOPPED:
+        return f"{refused.kind}: {refused.message}; it is tried again now and then"
     if situation.instance.wanted is not Wanted.RUNNING:
         return None
     if situation.repair is not None and not scale_set.repair_service.is_suspended:

@@ -9,6 +9,7 @@ from labctl.controller.build import (
 )
 from labctl.controller.clock import now
 from labctl.controller.extensions import last_line, run_one
+from labctl.controller.hooks import run_hook
 from labctl.controller.journal import fail, note
 from labctl.controller.lab import Lab
 from labctl.controller.signals import Signal
@@ -26,6 +27,7 @@ from labctl.model.instance import (
 )
 from labctl.model.plan import (
     RunExtension,
+    RunHook,
     ScaleSet,
 )
 from labctl.store.instances import (
@@ -97,6 +99,17 @@ class Guests:
             signal,
         )
 
+    def run_hook(self, view: ScaleSet, instance: Instance, action: RunHook, signal: Signal) -> None:
+        """Drain an instance or put it back to work."""
+        run_hook(
+            self._lab,
+            view,
+            instance,
+            action,
+            lambda limit: self._connect(view, instance, signal, limit=limit),
+            signal,
+        )
+
     def rerun_custom_data(self, view: ScaleSet, instance: Instance, signal: Signal) -> None:
         """Run the custom data once more on the same OS disk."""
         asked_at = instance.rerun_custom_data_asked_at or now()
@@ -129,14 +142,21 @@ class Guests:
                 f"custom data ended with exit code {result.exit_code}: {output}",
             )
 
-    def _connect(self, view: ScaleSet, instance: Instance, signal: Signal) -> SshConnection:
+    def _connect(
+        self,
+        view: ScaleSet,
+        instance: Instance,
+        signal: Signal,
+        *,
+        limit: timedelta = timedelta.max,
+    ) -> SshConnection:
         known = self._connections.get(instance.name)
         if known is not None and known.is_open:
             return known
         self.hang_up(instance.name)
         with self._lab.database.read() as connection:
             identity = load_identity(connection, instance.name)
-        wait = max(_RECONNECT, deadlines(self._lab, view.spec).ssh)
+        wait = max(_RECONNECT, min(deadlines(self._lab, view.spec).ssh, limit))
         target = ssh_target(self._lab, identity, is_windows=view.spec.is_windows)
         made = wait_for_ssh(target, deadline=wait, cancel=signal.event)
         self._connections[instance.name] = made

@@ -3,6 +3,7 @@
 from labctl.controller.clock import now
 from labctl.model.event import EventKind
 from labctl.model.instance import Failure, Instance, Rung
+from labctl.model.notification import Topic
 from labctl.model.plan import ScaleSet
 from labctl.store.database import Database
 from labctl.store.events import add_event
@@ -10,7 +11,14 @@ from labctl.store.instances import save_failure
 
 
 def note(
-    database: Database, view: ScaleSet, instance: Instance, kind: EventKind, message: str
+    database: Database,
+    view: ScaleSet,
+    instance: Instance,
+    kind: EventKind,
+    message: str,
+    *,
+    detail: str = "",
+    topic: Topic | None = None,
 ) -> None:
     """Record one event of an instance."""
     with database.write() as connection:
@@ -22,6 +30,8 @@ def note(
             upgrade=view.upgrade.id if view.upgrade else None,
             kind=kind,
             message=message,
+            detail=detail,
+            topic=topic,
         )
 
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from time import monotonic
 from typing import Protocol
 
+from labctl.controller.approvals import Asker
 from labctl.controller.clock import now as read_clock
 from labctl.controller.execute import Executor
 from labctl.controller.goal import Goal, Outcome
@@ -25,6 +26,7 @@ from labctl.model.plan import (
     Plan,
     RerunCustomData,
     RunExtension,
+    RunHook,
     ScaleSet,
     Setback,
     Stop,
@@ -36,6 +38,7 @@ from labctl.store.scale_sets import find_scale_set
 _WORKERS = 64  # threads wait for guests most of the time, and are made only when needed
 _FIRST_ANSWERS = timedelta(seconds=20)  # three health questions without an answer, and a little
 _STUCK_AFTER = timedelta(seconds=60)  # beyond the time that health may take
+_WAITING = AwaitReady | RunExtension | RunHook | RerunCustomData  # for a guest, or a program
 _LONGEST_WAIT = timedelta(seconds=5)  # then look again, whatever has been heard
 _SHORTEST_WAIT = timedelta(milliseconds=5)
 _FIRST_DELAY = timedelta(seconds=1)  # before a step is tried again; each time twice as long
@@ -96,14 +99,16 @@ class Reconciler:
         """
         with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix=self.name) as pool:
             observer = Observer(self.lab, self.name, pool, self.wake, answered=self._wake.set)
+            asker = Asker(self.lab, self.wake)
             executor = Executor(self.lab, observer)
             try:
                 with observer.subscribed(self._on_domain_stopped):
-                    return self._loop(goal, deadline, pool, observer, executor)
+                    return self._loop(goal, deadline, pool, observer, executor, asker)
             finally:
                 # Nothing is undone: what is half done is finished, or goes on from the facts.
                 for job in self._jobs.values():
                     job.signal.cancel()
+                asker.close()
                 executor.close()
                 self.lab.share.drop(self.name)
 
@@ -114,6 +119,7 @@ class Reconciler:
         pool: ThreadPoolExecutor,
         observer: Observer,
         executor: Executor,
+        asker: Asker,
     ) -> Outcome:
         started = read_clock()
         while True:
@@ -134,6 +140,7 @@ class Reconciler:
                 outcome = goal(None, Plan(), now)
                 return outcome or Outcome(succeeded=False, message=f"{self.name!r} was deleted")
             view = replace(view, setbacks=self._find_setbacks(now))
+            asker.consider(view)
             hold = self.hook(view, now) if self.hook is not None and self._trouble is None else None
             with self.lab.share.planning(view) as view:
                 plan = make_plan(view, now)
@@ -196,9 +203,7 @@ class Reconciler:
         for action in plan.actions:
             job = self._jobs.get(action.instance)
             if job is not None:
-                if isinstance(action, Stop | DeleteInstance) and isinstance(
-                    job.action, AwaitReady | RunExtension | RerunCustomData
-                ):
+                if isinstance(action, Stop | DeleteInstance) and isinstance(job.action, _WAITING):
                     job.signal.cancel()  # what it waits for is wanted no more
                 continue
             self._moved_at = None
@@ -260,7 +265,7 @@ class Reconciler:
     def _on_domain_stopped(self, instance: str, message: str) -> None:
         """Called from the hypervisor's thread when a domain went off."""
         job = self._jobs.get(instance)
-        if job is not None and isinstance(job.action, AwaitReady | RunExtension | RerunCustomData):
+        if job is not None and isinstance(job.action, _WAITING):
             job.signal.fail(message)
         self.wake()
 

@@ -11,6 +11,7 @@ from labctl.controller.record_rollback import begin_rollback, restore
 from labctl.controller.record_surge import NOT_ADMITTED, insert_successor
 from labctl.model.event import EventKind
 from labctl.model.instance import Identity, Instance, Wanted
+from labctl.model.notification import Topic
 from labctl.model.plan import (
     AskApproval,
     BeginBatch,
@@ -38,6 +39,7 @@ from labctl.model.upgrade import (
 )
 from labctl.planner import make_members
 from labctl.planner.foresight import is_on_image, renew
+from labctl.planner.hook_facts import find_member, is_replacement, withdraw
 from labctl.store.events import add_event
 from labctl.store.instances import (
     add_generation,
@@ -46,6 +48,7 @@ from labctl.store.instances import (
     insert_instance,
     remove_extension_runs,
     save_failure,
+    save_hook_failure,
 )
 from labctl.store.scale_sets import load_view, move_image, save_rollout
 from labctl.store.upgrades import (
@@ -82,7 +85,14 @@ def record(
                 renew_instances(connection, scale_set, decision, now=now)
             case AskApproval():
                 change_upgrade(connection, decision.upgrade, approval_asked_at=now)
-                _note(connection, scale_set, decision.reason, now=now, upgrade=decision.upgrade)
+                _note(
+                    connection,
+                    scale_set,
+                    decision.reason,
+                    now=now,
+                    upgrade=decision.upgrade,
+                    topic=Topic.APPROVAL_ASKED,
+                )
             case BeginBatch():
                 _begin_batch(connection, scale_set, decision, now=now, new_identity=new_identity)
             case MoveMember():
@@ -91,7 +101,14 @@ def record(
                 begin_rollback(connection, scale_set, decision, now=now)
             case EndBatch():
                 change_upgrade(connection, decision.upgrade, batch_ended_at=now)
-                _note(connection, scale_set, decision.reason, now=now, upgrade=decision.upgrade)
+                _note(
+                    connection,
+                    scale_set,
+                    f"batch {decision.batch}: {decision.reason}",
+                    now=now,
+                    upgrade=decision.upgrade,
+                    topic=Topic.BATCH_ENDED,
+                )
             case EndUpgrade():
                 _end_upgrade(connection, scale_set, decision, now=now)
             case BeginRepair() | EndRepair() | SuspendRepairs():
@@ -138,6 +155,7 @@ def _note(
     instance: str | None = None,
     upgrade: int | None = None,
     kind: EventKind = EventKind.DECISION,
+    topic: Topic | None = None,
 ) -> None:
     add_event(
         connection,
@@ -147,6 +165,7 @@ def _note(
         message=message,
         instance=instance,
         upgrade=upgrade,
+        topic=topic,
     )
 
 
@@ -167,6 +186,8 @@ def _create(
         identity=new_identity(connection, name, decision.ordinal),
         now=now,
     )
+    if is_replacement(scale_set, decision.ordinal):
+        change_instance(connection, name, out_of_service_since=now)
     add_generation(
         connection,
         name,
@@ -203,7 +224,14 @@ def _begin_batch(
         batch_ended_at=None,
         approval_asked_at=None,
     )
-    _note(connection, scale_set, decision.reason, now=now, upgrade=upgrade.id)
+    _note(
+        connection,
+        scale_set,
+        decision.reason,
+        now=now,
+        upgrade=upgrade.id,
+        topic=Topic.BATCH_STARTED,
+    )
     ordinals = {each.instance: each.ordinal for each in decision.replacements}
     for instance in scale_set.instances:
         if instance.name in ordinals:
@@ -239,6 +267,7 @@ def _begin_batch(
             from_generation=instance.generation,
             to_generation=renewed.generation,
             from_version=instance.current.image_version,
+            from_model=instance.current.model_revision,
             admitted_at=now,
         )
 
@@ -248,6 +277,7 @@ def _save_renewed(
 ) -> None:
     """Write down what the planner made of an instance that gets another model."""
     current = after.current
+    save_hook_failure(connection, after.name, after.hook_failure)
     if after.generation != before.generation:
         add_generation(
             connection,
@@ -329,7 +359,14 @@ def _start_upgrade(
         now=now,
     )
     save_rollout(connection, scale_set.name, None)
-    _note(connection, scale_set, decision.reason, now=now, upgrade=upgrade_id)
+    _note(
+        connection,
+        scale_set,
+        decision.reason,
+        now=now,
+        upgrade=upgrade_id,
+        topic=Topic.UPGRADE_STARTED,
+    )
 
 
 def _move_member(
@@ -346,6 +383,8 @@ def _move_member(
     if decision.state is MemberState.ROLLING_BACK:
         values["settled_at"] = None
         restore(connection, upgrade, decision.instance)
+    if decision.is_untouched:
+        _withdraw(connection, scale_set, decision.instance, now=now)
     change_member(connection, upgrade.id, decision.instance, **values)
     _note(
         connection,
@@ -356,6 +395,25 @@ def _move_member(
         upgrade=upgrade.id,
         kind=EventKind.FAILURE if decision.state.has_failed else EventKind.DECISION,
     )
+
+
+def _withdraw(connection: Connection, scale_set: ScaleSet, name: str, *, now: datetime) -> None:
+    """Give an instance back what it had before its batch; it was not stopped."""
+    before = next(i for i in scale_set.instances if i.name == name)
+    after = withdraw(before, find_member(scale_set, name), now)
+    change_instance(
+        connection, name, generation=after.generation, restart_asked_at=after.restart_asked_at
+    )
+    for old, new in zip(before.generations, after.generations, strict=True):
+        if old != new:
+            change_generation(
+                connection,
+                name,
+                new.number,
+                model_revision=new.model_revision,
+                prepared=new.prepared,
+                evidence_at=new.evidence_at,
+            )
 
 
 def _end_upgrade(
@@ -387,6 +445,7 @@ def _end_upgrade(
         now=now,
         upgrade=upgrade.id,
         kind=EventKind.FAILURE if error is not None else EventKind.DECISION,
+        topic=Topic.UPGRADE_ENDED if error is None else Topic.UPGRADE_FAULTED,
     )
 
 

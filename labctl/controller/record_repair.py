@@ -8,10 +8,11 @@ from sqlalchemy import Connection
 from labctl.model.event import EventKind
 from labctl.model.instance import Instance, Wanted
 from labctl.model.instance_policy import RepairAction
+from labctl.model.notification import Topic
 from labctl.model.plan import BeginRepair, EndRepair, ScaleSet, SuspendRepairs
 from labctl.model.repair import RepairOutcome
 from labctl.store.events import add_event
-from labctl.store.instances import add_generation, change_instance
+from labctl.store.instances import add_generation, change_instance, save_hook_failure
 from labctl.store.repairs import end_repair, insert_repair, save_suspension
 
 
@@ -23,7 +24,7 @@ def record_repair(
     now: datetime,
 ) -> None:
     """Apply one decision in the running transaction; it leaves an event."""
-    instance, kind = None, EventKind.DECISION
+    instance, kind, topic = None, EventKind.DECISION, Topic.REPAIR_STARTED
     message = decision.reason
     match decision:
         case BeginRepair():
@@ -32,6 +33,7 @@ def record_repair(
         case EndRepair():
             instance = decision.instance
             end_repair(connection, decision.repair, decision.outcome, decision.reason, now=now)
+            topic = Topic.REPAIR_ENDED
             message = f"repair {decision.repair} {decision.outcome.lower()}: {message}"
             if decision.outcome is RepairOutcome.FAILED:
                 kind = EventKind.FAILURE
@@ -41,7 +43,7 @@ def record_repair(
                 f"automatic repairs suspended: {message}; to go on: "
                 f"labctl repairs resume {scale_set.name}"
             )
-            kind = EventKind.WARNING
+            kind, topic = EventKind.WARNING, Topic.REPAIR_SUSPENDED
         case _:
             assert_never(decision)
     add_event(
@@ -51,6 +53,7 @@ def record_repair(
         instance=instance,
         kind=kind,
         message=message,
+        topic=topic,
     )
 
 
@@ -91,6 +94,7 @@ def add_same_generation(connection: Connection, instance: Instance, *, now: date
         model_revision=instance.current.model_revision,
         now=now,
     )
+    save_hook_failure(connection, instance.name, None)
     # The new OS disk boots and runs its custom data anyway, so older wishes are fulfilled by it.
     change_instance(
         connection, instance.name, restart_asked_at=None, rerun_custom_data_asked_at=None

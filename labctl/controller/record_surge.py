@@ -11,7 +11,7 @@ from labctl.model.plan import ScaleSet
 from labctl.model.upgrade import MemberState, Upgrade
 from labctl.planner.surge import make_successor
 from labctl.store.events import add_event
-from labctl.store.instances import add_generation, insert_instance
+from labctl.store.instances import add_generation, change_instance, insert_instance
 from labctl.store.upgrades import change_member
 
 # The member when its successor was given up before it was switched on, as before its batch.
@@ -41,6 +41,7 @@ def insert_successor(
         identity=new_identity(connection, new.name, ordinal),
         now=now,
     )
+    change_instance(connection, new.name, out_of_service_since=new.out_of_service_since)
     add_generation(
         connection,
         new.name,

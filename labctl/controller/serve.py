@@ -12,6 +12,7 @@ from labctl.controller.clock import now as read_clock
 from labctl.controller.follower import Follower
 from labctl.controller.lab import Lab
 from labctl.controller.lock import find_holder, try_lock
+from labctl.controller.notifier import Notifier
 from labctl.controller.platform import Platform, save_timing
 from labctl.controller.reconciler import Listener, Reconciler
 from labctl.drivers.service_manager import ServiceManager
@@ -89,6 +90,9 @@ class Daemon:
             with self._lab.database.read() as connection:
                 self._told = find_last_event_id(connection)
             with ExitStack() as stack:
+                notifier = Notifier(self._lab.settings, self._lab.database)
+                notifier.start()
+                stack.callback(notifier.finish)  # last: it tells what the others do at their end
                 stack.callback(self._follower.join)
                 stack.callback(self._stop_keepers)
                 stack.callback(self._follower.stop)

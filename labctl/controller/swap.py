@@ -57,8 +57,10 @@ from labctl.store.data_disks import (
     mark_made,
 )
 from labctl.store.events import add_event
+from labctl.store.hooks import drop_hook_runs
 from labctl.store.instances import (
     change_generation,
+    change_instance,
     clear_restart,
     load_identities,
     load_identity,
@@ -67,6 +69,7 @@ from labctl.store.instances import (
     remove_generation,
     remove_instance,
     save_health,
+    save_hook_failure,
 )
 from labctl.store.scale_sets import find_scale_set, remove_scale_set
 from labctl.store.upgrades import change_member
@@ -161,6 +164,9 @@ class Swap:
                 change_generation(
                     connection, instance.name, generation.number, started_at=None, ready_at=None
                 )
+            change_instance(connection, instance.name, drained_at=None)
+            save_hook_failure(connection, instance.name, None)
+            drop_hook_runs(connection, instance.name, now=started)
             if upgrade is not None and any(
                 m.instance == m.carrier == instance.name
                 and m.state.is_moving

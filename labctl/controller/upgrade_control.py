@@ -6,6 +6,7 @@ from sqlalchemy import Connection
 
 from labctl.errors import RefusedError
 from labctl.model.event import EventKind
+from labctl.model.notification import Topic
 from labctl.model.upgrade import Upgrade
 from labctl.planner import find_approval
 from labctl.store.events import add_event
@@ -58,31 +59,62 @@ def ignore_windows(connection: Connection, scale_set: str, *, now: datetime) -> 
     note(connection, running, message, now=now)
 
 
-def approve_batch(connection: Connection, scale_set: str, *, now: datetime) -> tuple[int, int]:
+def approve_batch(
+    connection: Connection,
+    scale_set: str,
+    *,
+    now: datetime,
+    by: str = "",
+    asked: tuple[int, int] | None = None,
+    reason: str = "",
+) -> tuple[int, int]:
     """Let the batch begin that waits for approval; returns upgrade and batch.
 
-    Raises NotFoundError as pause does, RefusedError when nothing waits.
+    `by` is who decided, where that is no person; `asked` the upgrade and batch that were meant.
+    Raises NotFoundError as pause does, RefusedError when nothing waits, or another batch.
     """
-    running = _require_asking(connection, scale_set)
+    running = _require_asking(connection, scale_set, asked)
     batch = running.batches + 1
     change_upgrade(connection, running.id, approved_batch=batch)
-    note(connection, running, f"batch {batch} of upgrade {running.id} approved", now=now)
+    message = f"batch {batch} of upgrade {running.id} approved" + (f" by {by}" if by else "")
+    message += f": {reason}" if reason else ""
+    note(connection, running, message, now=now, topic=Topic.APPROVAL_ANSWERED)
     return running.id, batch
 
 
-def reject_batch(connection: Connection, scale_set: str, *, reason: str, now: datetime) -> int:
+def reject_batch(
+    connection: Connection,
+    scale_set: str,
+    *,
+    reason: str,
+    now: datetime,
+    by: str = "",
+    asked: tuple[int, int] | None = None,
+) -> int:
     """End the upgrade whose batch waits for approval; returns its id. Raises as approve does."""
-    running = _require_asking(connection, scale_set)
+    running = _require_asking(connection, scale_set, asked)
     batch = running.batches + 1
-    why = f"batch {batch} was rejected" + (f": {reason}" if reason else "")
+    why = f"batch {batch} was rejected" + (f" by {by}" if by else "")
+    why += f": {reason}" if reason else ""
     change_upgrade(connection, running.id, cancel_asked_at=now, cancel_reason=why)
-    note(connection, running, f"upgrade {running.id}: {why}", now=now)
+    note(
+        connection,
+        running,
+        f"upgrade {running.id}: {why}",
+        now=now,
+        topic=Topic.APPROVAL_ANSWERED,
+    )
     return running.id
 
 
-def _require_asking(connection: Connection, scale_set: str) -> Upgrade:
+def _require_asking(
+    connection: Connection, scale_set: str, asked: tuple[int, int] | None
+) -> Upgrade:
     running = require_running(connection, scale_set)
-    is_asking = running.approval_asked_at is not None and find_approval(running) is not None
+    is_meant = asked is None or asked == (running.id, running.batches + 1)
+    is_asking = (
+        is_meant and running.approval_asked_at is not None and find_approval(running) is not None
+    )
     if not is_asking or running.cancel_asked_at is not None:
         raise RefusedError(
             f"no batch of upgrade {running.id} of {scale_set!r} waits for approval",
@@ -105,7 +137,14 @@ def require_running(connection: Connection, scale_set: str) -> Upgrade:
     return running
 
 
-def note(connection: Connection, upgrade: Upgrade, message: str, *, now: datetime) -> None:
+def note(
+    connection: Connection,
+    upgrade: Upgrade,
+    message: str,
+    *,
+    now: datetime,
+    topic: Topic | None = None,
+) -> None:
     """Leave an event; a daemon is woken by it."""
     add_event(
         connection,
@@ -114,4 +153,5 @@ def note(connection: Connection, upgrade: Upgrade, message: str, *, now: datetim
         upgrade=upgrade.id,
         kind=EventKind.REQUEST,
         message=message,
+        topic=topic,
     )

@@ -10,6 +10,7 @@ from labctl.errors import RefusedError
 from labctl.model.event import EventKind
 from labctl.model.image import ImageVersion
 from labctl.model.instance import Wanted
+from labctl.model.notification import Topic
 from labctl.model.plan import ScaleSet
 from labctl.model.upgrade import StartedBy, UpgradePurpose
 from labctl.planner import (
@@ -154,6 +155,7 @@ def start_upgrade(
         f"{started_by.value}, "
         f"{'restoring' if restores else 'not restoring'} disks of instances that do not recover"
         + (", outside of maintenance windows, too" if ignores_windows else ""),
+        topic=Topic.UPGRADE_STARTED,
     )
     return upgrade_id
 

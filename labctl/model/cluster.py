@@ -54,6 +54,14 @@ def find_cluster_faults(
                 "must be 'Silver' or 'Gold' for enableAutomaticOSUpgrade, not 'Bronze'",
             )
         )
+    hooks = upgrade_policy.hooks
+    is_told = hooks.drain is not None and hooks.undrain is not None
+    if manager.durability_level is not DurabilityLevel.BRONZE and not is_told:
+        fault = (
+            f"{manager.durability_level.value!r} needs upgradePolicy.hooks.drain and .undrain, by "
+            "which the cluster is told who is about to stop, and who is back"
+        )
+        faults.append((("clusterManager", "durabilityLevel"), fault))
     if health.probe is not None:
         faults.append(
             (("health", "probe"), "is not for cluster-managed scale sets; use applicationHealth")

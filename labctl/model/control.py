@@ -2,12 +2,15 @@
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from labctl.model import spec_rules as rules
+from labctl.model.program import Argument, find_program_faults
 from labctl.model.quantity import Duration
 from labctl.model.strict import Strict
+from labctl.model.webhook import Webhook
 
 
 class ApprovalScope(StrEnum):
@@ -25,13 +28,31 @@ class ApprovalDefault(StrEnum):
 
 
 class ApprovalPolicy(Strict):
-    """A person says yes before batches begin."""
+    """A person says yes before batches begin; or a program or a server of theirs does."""
 
     before: Annotated[ApprovalScope, Field(strict=False)] = ApprovalScope.FIRST_BATCH
     timeout: Duration = Field(
         default=timedelta(hours=1), ge=timedelta(minutes=1), le=timedelta(days=7)
     )
     on_timeout: Annotated[ApprovalDefault, Field(strict=False)] = ApprovalDefault.REJECT
+    command: tuple[Argument, ...] | None = Field(
+        default=None, strict=False, description="Run on this host; exit code 0 approves"
+    )
+    webhook: Webhook | None = Field(default=None, description="Asked by a POST of JSON")
+
+    @model_validator(mode="after")
+    def _require_one_source_at_most(self) -> Self:
+        if self.command is not None and self.webhook is not None:
+            raise ValueError("must have at most one of 'command' and 'webhook'")
+        rules.require(find_program_faults(self.command))
+        return self
+
+    @property
+    def asked(self) -> str:
+        """Who is asked, for people."""
+        if self.command is not None:
+            return f"the command {self.command[0]!r}"
+        return "a person" if self.webhook is None else f"the webhook {self.webhook.host}"
 
 
 class CanaryPolicy(Strict):

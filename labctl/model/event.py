@@ -29,6 +29,7 @@ class Event:
     kind: EventKind
     message: str
     detail: str = ""  # several lines, for example the end of the serial console
+    topic: str = ""  # what receivers of notifications choose by; never empty where it was loaded
 
     @property
     def subject(self) -> str:

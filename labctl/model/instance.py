@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+from labctl.model.hook import HookKind
 from labctl.model.setup import Extension
 
 
@@ -156,6 +157,16 @@ NOT_CHECKED = Health(state=HealthState.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HookFailure:
+    """The latest hook did not do its work, and its policy is not to go on without."""
+
+    kind: HookKind
+    at: datetime
+    message: str
+    tries: int = 1  # in a row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """Everything that the planner knows of one instance."""
 
@@ -170,6 +181,9 @@ class Instance:
     rerun_custom_data_asked_at: datetime | None = None  # `labctl rerun`
     protect_from_scale_in: bool = False
     protect_from_scale_set_actions: bool = False  # upgrades and the like; never without the above
+    drained_at: datetime | None = None  # for the stop that is to come, which forgets it
+    out_of_service_since: datetime | None = None  # drained, and not undrained since
+    hook_failure: HookFailure | None = None  # forgotten by a stop, a success, or a new wish
     created_at: datetime
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from labctl.model.hook import HookKind
 from labctl.model.instance import Health, Instance
 from labctl.model.instance_policy import RepairAction
 from labctl.model.repair import NEVER_SUSPENDED, Repair, RepairOutcome, RepairService
@@ -140,6 +141,7 @@ class MoveMember:
     instance: str
     state: MemberState
     reason: str
+    is_untouched: bool = False  # its drain failed: it gets back what it had, and was never stopped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +224,16 @@ class Prepare:
 
     instance: str
     generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunHook:
+    """Take an instance out of service before a stop, or put it back."""
+
+    instance: str
+    kind: HookKind
+    is_binding: bool  # a failure keeps labctl from going on
     reason: str
 
 
@@ -309,6 +321,7 @@ class DeleteInstance:
 
 Action = (
     Prepare
+    | RunHook
     | Stop
     | Define
     | Start
@@ -372,6 +385,7 @@ __all__ = [
     "RerunCustomData",
     "Rollout",
     "RunExtension",
+    "RunHook",
     "ScaleSet",
     "Setback",
     "Start",

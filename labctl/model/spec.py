@@ -11,6 +11,7 @@ from labctl.model.cluster import ClusterManager, find_cluster_faults
 from labctl.model.health_source import Health
 from labctl.model.instance_policy import AutomaticRepairsPolicy, ScaleInPolicy
 from labctl.model.machine import NAME_PATTERN, DataDisk, ImageReference, MachineSize, OsDisk
+from labctl.model.notification import Notification
 from labctl.model.quantity import Duration
 from labctl.model.setup import CustomData, Extension
 from labctl.model.strict import Strict
@@ -124,6 +125,8 @@ class ScaleSetSpec(Strict):
         """Are its instances Windows? `apply` compares that with the image."""
         return self.windows_configuration is not None
 
+    notifications: tuple[Notification, ...] = Field(default=(), max_length=20, strict=False)
+
     @field_validator("data_disks")
     @classmethod
     def _require_distinct_disks(cls, disks: tuple[DataDisk, ...]) -> tuple[DataDisk, ...]:
@@ -143,6 +146,14 @@ class ScaleSetSpec(Strict):
         faults = [((place,), rules.find_key_fault(key)) for place, key in enumerate(keys)]
         rules.require([(path, fault) for path, fault in faults if fault is not None])
         return keys
+
+    @field_validator("notifications")
+    @classmethod
+    def _require_distinct_receivers(
+        cls, receivers: tuple[Notification, ...]
+    ) -> tuple[Notification, ...]:
+        rules.require(rules.find_repeated([each.name for each in receivers], "name", "name"))
+        return receivers
 
     @field_validator("extensions")
     @classmethod

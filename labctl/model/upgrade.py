@@ -94,6 +94,7 @@ class Member:
     from_generation: int | None = None  # set when the batch begins
     to_generation: int | None = None
     from_version: str = ""
+    from_model: int | None = None  # the revision, set when the batch begins
     phase: int | None = None  # by custom metrics at the start; None: the last phase
     skips_upgrade: bool = False  # by custom metrics at the start
     admitted_at: datetime | None = None  # its batch began

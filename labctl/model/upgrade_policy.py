@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from labctl.model.control import ApprovalPolicy, CanaryPolicy, UpgradeControl
+from labctl.model.hook import Hooks
 from labctl.model.quantity import Duration
 from labctl.model.strict import Strict
 from labctl.model.window import MaintenanceWindow
@@ -75,6 +76,7 @@ class UpgradePolicy(Strict):
     canary: CanaryPolicy | None = Field(
         default=None, description="A small first batch that is watched for a while"
     )
+    hooks: Hooks = Field(default=Hooks(), description="What runs around each stop by labctl")
 
     @property
     def automatic_limits(self) -> RollingUpgradePolicy:

@@ -28,6 +28,11 @@ def find_silence(upgrade: Upgrade, now: datetime) -> str | None:
     return f"batch {upgrade.batches + 1} was not approved within {waited}"
 
 
+def _asked(approval: ApprovalPolicy) -> str:
+    # A person can always answer, too.
+    return approval.asked if approval.asked == "a person" else f"{approval.asked} or a person"
+
+
 def await_approval(
     scale_set: ScaleSet, upgrade: Upgrade, batch: BeginBatch, now: datetime
 ) -> AskApproval | Hold | None:
@@ -37,14 +42,14 @@ def await_approval(
         return None
     about = f"batch {batch.batch} ({', '.join(batch.instances)})"
     if upgrade.approval_asked_at is None:
-        reason = f"{about} needs the approval of a person: labctl upgrade approve {name}"
+        reason = f"{about} needs the approval of {_asked(approval)}: labctl upgrade approve {name}"
         return AskApproval(upgrade=upgrade.id, batch=batch.batch, reason=reason)
     until = upgrade.approval_asked_at + approval.timeout
     if now >= until:  # silence is consent: otherwise the upgrade would have ended
         return None
     after = "begins" if approval.on_timeout is ApprovalDefault.APPROVE else "is rejected"
     reason = (
-        f"{about} waits for the approval of a person until {until:%Y-%m-%d %H:%M} UTC and {after} "
-        f"then: labctl upgrade approve {name}, or labctl upgrade reject {name}"
+        f"{about} waits for the approval of {_asked(approval)} until {until:%Y-%m-%d %H:%M} UTC "
+        f"and {after} then: labctl upgrade approve {name}, or labctl upgrade reject {name}"
     )
     return Hold(subject=name, reason=reason, until=until)

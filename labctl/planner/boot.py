@@ -2,8 +2,19 @@
 
 from collections.abc import Sequence
 
+from labctl.model.hook import HookKind
 from labctl.model.instance import Power
-from labctl.model.plan import Action, AwaitReady, Define, Hold, HostCapacity, Prepare, Start, Stop
+from labctl.model.plan import (
+    Action,
+    AwaitReady,
+    Define,
+    Hold,
+    HostCapacity,
+    Prepare,
+    RunHook,
+    Start,
+    Stop,
+)
 from labctl.planner.situation import Situation, has_served
 
 MIB = 2**20
@@ -30,7 +41,7 @@ def admit_boots(
             if wave(situation, step):
                 needs = 0 if wave is _is_leaving else _memory(situation, capacity)
                 refusal = room.take(needs)
-                if refusal and isinstance(step, Start | Stop):
+                if refusal and (_is_drain(step) or isinstance(step, Start | Stop)):
                     admitted[situation.instance.name] = Hold(
                         subject=situation.instance.name, reason=f"waiting {refusal}"
                     )
@@ -70,7 +81,12 @@ def _is_returning(situation: Situation, step: Step) -> bool:
 
 def _is_leaving(situation: Situation, step: Step) -> bool:
     is_on = situation.instance.domain.power in {Power.RUNNING, Power.PAUSED}
-    return is_on and situation.is_counted and isinstance(step, Stop)
+    return is_on and situation.is_counted and (_is_drain(step) or isinstance(step, Stop))
+
+
+def _is_drain(step: Step) -> bool:
+    """Is it the beginning of a stop? Nobody is taken out of service to wait for a boot then."""
+    return isinstance(step, RunHook) and step.kind is HookKind.DRAIN
 
 
 def _is_new(situation: Situation, step: Step) -> bool:

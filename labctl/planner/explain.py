@@ -38,6 +38,7 @@ def explain(scale_set: ScaleSet, instance: Instance, now: datetime) -> tuple[str
         *_describe_place(scale_set, instance),
         *_describe_protection(instance),
         *_describe_repair(situation),
+        *_describe_service(instance),
         f"next: {_find_next(scale_set, instance.name, now)}",
     )
 
@@ -98,6 +99,14 @@ def _describe_protection(instance: Instance) -> tuple[str, ...]:
 def _describe_repair(situation: Situation) -> tuple[str, ...]:
     repair = situation.repair
     return () if repair is None else (f"repair {repair.id} ({repair.action}): {repair.reason}",)
+
+
+def _describe_service(instance: Instance) -> tuple[str, ...]:
+    since, failure = instance.out_of_service_since, instance.hook_failure
+    lines = [] if since is None else [f"out of service since {since:%Y-%m-%d %H:%M:%S} UTC"]
+    if failure is not None:
+        lines.append(f"{failure.kind} failed ({failure.tries} in a row): {failure.message}")
+    return tuple(lines)
 
 
 def _find_next(scale_set: ScaleSet, name: str, now: datetime) -> str:

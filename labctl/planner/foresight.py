@@ -44,6 +44,7 @@ from labctl.model.upgrade import (
     UpgradeCode,
     UpgradePurpose,
 )
+from labctl.planner.hook_facts import find_member, is_replacement, withdraw
 from labctl.planner.members import make_members
 from labctl.planner.outcome import apply, change_generation
 from labctl.planner.renewal import choose_renewal, renew_in_place
@@ -156,6 +157,7 @@ def _create(scale_set: ScaleSet, ordinal: int, now: datetime) -> ScaleSet:
         wanted=Wanted.RUNNING,
         generation=1,
         generations=(first,),
+        out_of_service_since=now if is_replacement(scale_set, ordinal) else None,
         created_at=now,
     )
     # It boots the proven version and takes its turn in the running upgrade like the others.
@@ -217,6 +219,7 @@ def _admit(scale_set: ScaleSet, name: str, batch: int, now: datetime) -> ScaleSe
             from_generation=before.generation,
             to_generation=after.generation,
             from_version=before.current.image_version,
+            from_model=before.current.model_revision,
             admitted_at=now,
         ),
     )
@@ -240,6 +243,7 @@ def renew(
         model_revision=model_revision,
         keeps_way_back=keeps_way_back,
     )
+    instance = replace(instance, hook_failure=None)  # of another errand
     if renewal.keeps_disk:
         return renew_in_place(instance, renewal, model_revision=model_revision, now=now)
     fresh = Generation(
@@ -314,6 +318,9 @@ def _move_member(scale_set: ScaleSet, decision: MoveMember, now: datetime) -> Sc
         return replace(moved, ended_at=now, healthy_at=now if is_healthy else None)
 
     changed = _change_member(scale_set, decision.instance, change)
+    if decision.is_untouched:
+        member = find_member(scale_set, decision.instance)
+        return change_instance(changed, decision.instance, lambda i: withdraw(i, member, now))
     if decision.state is not MemberState.ROLLING_BACK:
         return changed
     return change_instance(changed, decision.instance, lambda i: _restore(i, changed.upgrade))
@@ -403,6 +410,7 @@ def reimage(instance: Instance) -> Instance:
         generations=(*instance.generations, fresh),
         restart_asked_at=None,
         rerun_custom_data_asked_at=None,
+        hook_failure=None,
     )
 
 

@@ -41,6 +41,7 @@ LIVE_FIELDS = frozenset(
         "automatic_repairs_policy",
         "capacity",
         "cluster_manager",
+        "notifications",
         "region",
         "scale_in_policy",
         "timeouts",

@@ -15,6 +15,7 @@ from labctl.model.plan import (
     Stop,
 )
 from labctl.planner.health import find_failure, find_next_extension, is_restart_due, judge
+from labctl.planner.hooks import find_drain, find_undrain
 from labctl.planner.situation import Situation
 
 
@@ -28,7 +29,9 @@ def find_next_step(situation: Situation) -> Action | Hold | None:
     if domain.power is Power.UNKNOWN:
         return Hold(subject=name, reason="the hypervisor does not answer")
     if instance.wanted is Wanted.DELETED:
-        return DeleteInstance(instance=name, reason="it is to be deleted; data disks are kept")
+        return find_drain(situation, "it is to be deleted") or DeleteInstance(
+            instance=name, reason="it is to be deleted; data disks are kept"
+        )
     if instance.wanted is Wanted.STOPPED:
         return Stop(instance=name, reason="its user stopped it") if situation.is_powered else None
     failure = find_failure(situation)
@@ -43,7 +46,9 @@ def find_next_step(situation: Situation) -> Action | Hold | None:
         return Prepare(instance=name, generation=current.number, reason=situation.errand)
     if domain.generation != current.number:
         if situation.is_powered:
-            return Stop(instance=name, reason=situation.errand)
+            return find_drain(situation, situation.errand) or Stop(
+                instance=name, reason=situation.errand
+            )
         return Define(instance=name, generation=current.number, reason=situation.errand)
     if domain.power is Power.RUNNING or domain.power is Power.PAUSED:
         return _find_step_of_powered(situation)
@@ -86,7 +91,8 @@ def _find_step_of_powered(situation: Situation) -> Action | Hold | None:
     instance, current, domain = situation.instance, situation.current, situation.instance.domain
     name = instance.name
     if is_restart_due(situation):
-        return Stop(instance=name, reason=_restart_reason(situation))
+        reason = _restart_reason(situation)
+        return find_drain(situation, reason) or Stop(instance=name, reason=reason)
     if domain.power is Power.PAUSED:
         return Hold(
             subject=name,
@@ -121,7 +127,7 @@ def _find_step_of_powered(situation: Situation) -> Action | Hold | None:
     verdict = judge(situation)
     if not verdict.is_healthy:
         return Hold(subject=name, reason=f"waiting for health: {verdict.reason}")
-    return _find_discard(situation)
+    return find_undrain(situation) or _find_discard(situation)
 
 
 def _find_discard(situation: Situation) -> DiscardGeneration | None:

@@ -23,9 +23,11 @@ from labctl.model.plan import (
     Prepare,
     RerunCustomData,
     RunExtension,
+    RunHook,
     Start,
     Stop,
 )
+from labctl.planner.hook_facts import end_hook
 
 
 def apply(instance: Instance, action: Action, now: datetime) -> Instance | None:
@@ -34,6 +36,8 @@ def apply(instance: Instance, action: Action, now: datetime) -> Instance | None:
     match action:
         case Prepare():
             return change_current(instance, lambda g: replace(g, prepared=True))
+        case RunHook():
+            return end_hook(instance, action.kind, now)
         case Stop():
             off = replace(domain, power=Power.STOPPED, reason="shutdown")
             return replace(mark_stopping(instance), domain=off)
@@ -73,7 +77,13 @@ def apply(instance: Instance, action: Action, now: datetime) -> Instance | None:
 def mark_stopping(instance: Instance) -> Instance:
     """What is written before a stop: from then on, being off is no crash."""
     cleared = tuple(replace(g, started_at=None, ready_at=None) for g in instance.generations)
-    return replace(instance, generations=cleared, health=NOT_CHECKED)
+    return replace(
+        instance,
+        generations=cleared,
+        health=NOT_CHECKED,
+        drained_at=None,
+        hook_failure=None,
+    )
 
 
 def change_current(instance: Instance, change: Callable[[Generation], Generation]) -> Instance:

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from labctl.model.plan import Action, Hold, Plan, ScaleSet, Setback
+from labctl.model.plan import Action, Hold, Plan, RunHook, ScaleSet, Setback
 from labctl.planner.boot import admit_boots
+from labctl.planner.hooks import await_next_try
 from labctl.planner.instance import find_next_step
 from labctl.planner.repairs import plan_repairs
 from labctl.planner.rollout import plan_rollout
@@ -39,7 +40,7 @@ def plan(scale_set: ScaleSet, now: datetime) -> Plan:
         (
             s,
             _wait_after(
-                scale_set.setbacks, evidence.get(s.instance.name) or _find_step(s, waits), now
+                scale_set.setbacks, evidence.get(s.instance.name) or _find_step(s, waits, now), now
             ),
         )
         for s in situations
@@ -71,9 +72,11 @@ def _wait_after(
     return Hold(subject=step.instance, reason=reason, until=setback.until)
 
 
-def _find_step(situation: Situation, waits: dict[str, Hold]) -> Action | Hold | None:
+def _find_step(situation: Situation, waits: dict[str, Hold], now: datetime) -> Action | Hold | None:
     """The instance's own step; where it has none, what the upgrade waits for."""
     step = find_next_step(situation)
+    if isinstance(step, RunHook):
+        return await_next_try(situation, step, now) or step
     if step is None or isinstance(step, Hold):
         return waits.get(situation.instance.name, step)
     return step

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from labctl.model.hook import HookKind
 from labctl.model.plan import (
     AskApproval,
     BeginBatch,
@@ -11,6 +12,7 @@ from labctl.model.plan import (
     HostCapacity,
     MoveMember,
     Plan,
+    RunHook,
     ScaleSet,
 )
 from labctl.model.upgrade import MemberState, StartedBy, Upgrade
@@ -37,6 +39,9 @@ class PreviewBatch:
     zone: str | None = None  # None: there are none, or it may span them
     update_domain: int | None = None  # None: not a cluster-managed scale set
     needs_approval: bool = False  # taken for granted here
+    approved_by: str = ""  # who is asked, where an approval is needed
+    drains: tuple[str, ...] = ()  # instances that the drain hook would run for
+    undrains: tuple[str, ...] = ()
     after_pause: timedelta  # since the batch before it ended, or the upgrade started
 
 
@@ -118,12 +123,20 @@ def _walk(scale_set: ScaleSet, now: datetime) -> Preview:
             if isinstance(decision, AskApproval):
                 scale_set = _approve(scale_set, decision.batch)
         for action in step.actions:
+            if isinstance(action, RunHook) and batches:
+                batches[-1] = _add_hook(batches[-1], action)
             scale_set = succeed(scale_set, action, now)
         if not (step.decisions or step.actions):
             later = [hold.until for hold in step.holds if hold.until is not None]
             if not later:
                 return Preview(batches=tuple(batches), skipped=tuple(skipped), stuck=step.holds)
             now = min(later)
+
+
+def _add_hook(batch: PreviewBatch, action: RunHook) -> PreviewBatch:
+    if action.kind is HookKind.DRAIN:
+        return replace(batch, drains=(*batch.drains, action.instance))
+    return replace(batch, undrains=(*batch.undrains, action.instance))
 
 
 def _approve(scale_set: ScaleSet, batch: int) -> ScaleSet:
@@ -137,6 +150,8 @@ def _describe(scale_set: ScaleSet, decision: BeginBatch, now: datetime) -> Previ
     before = (upgrade.batch_ended_at or upgrade.started_at) if upgrade else now
     first = next(s for s in survey(scale_set) if s.instance.name == decision.instances[0])
     lane = None if upgrade is None else find_lane(first, upgrade)
+    is_approved = upgrade is not None and upgrade.approved_batch == decision.batch
+    approval = upgrade.control.approval if upgrade is not None else None
     return PreviewBatch(
         number=decision.batch,
         instances=decision.instances,
@@ -144,7 +159,8 @@ def _describe(scale_set: ScaleSet, decision: BeginBatch, now: datetime) -> Previ
         phase=None if first.member is None else first.member.phase,
         zone=None if lane is None else lane.zone,
         update_domain=None if lane is None else lane.update_domain,
-        needs_approval=upgrade is not None and upgrade.approved_batch == decision.batch,
+        needs_approval=is_approved,
+        approved_by=approval.asked if is_approved and approval is not None else "",
         after_pause=now - before,
         replacements=tuple(
             (f"{scale_set.name}_{each.ordinal}", each.instance) for each in decision.replacements

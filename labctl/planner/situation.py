@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from labctl.model.hook import NO_HOOKS, Hooks
 from labctl.model.instance import Generation, Instance, Power, Wanted
 from labctl.model.placement import Placement, place
 from labctl.model.plan import ScaleSet
@@ -21,6 +22,8 @@ class Situation:
     member: Member | None  # its part in the upgrade that is running
     repair: Repair | None = None  # the repair that it is to become healthy by
     may_go_back: bool = False  # it failed, and a limit that is exceeded would restore it
+    hooks: Hooks = NO_HOOKS  # of the newest spec
+    is_set_deleting: bool = False
 
     @property
     def current(self) -> Generation:
@@ -98,6 +101,8 @@ def survey(scale_set: ScaleSet) -> tuple[Situation, ...]:
             member=members.get(instance.name),
             repair=repairs.get(instance.ordinal),
             may_go_back=instance.name in restorable,
+            hooks=scale_set.spec.upgrade_policy.hooks,
+            is_set_deleting=scale_set.is_deleting,
         )
         for instance in sorted(scale_set.instances, key=lambda i: i.ordinal)
     )

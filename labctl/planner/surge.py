@@ -259,6 +259,8 @@ def make_successor(scale_set: ScaleSet, ordinal: int, now: datetime) -> Instance
         wanted=Wanted.RUNNING,
         generation=1,
         generations=(first,),
+        # It serves nobody until the hook has put it into service, like one that was replaced.
+        out_of_service_since=None if scale_set.spec.upgrade_policy.hooks.undrain is None else now,
         created_at=now,
     )
 

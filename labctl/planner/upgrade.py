@@ -43,6 +43,7 @@ from labctl.planner.health import (
     is_restart_due,
     judge,
 )
+from labctl.planner.hooks import find_refused_drain, find_refused_undrain, find_undrain
 from labctl.planner.lanes import bound_in_zone, find_lane
 from labctl.planner.limits import (
     find_refused_credential,
@@ -144,13 +145,29 @@ def _judge_moving(
     verdict = judge(situation)
     # One that gets its new model by a restart is still healthy on the old one.
     is_proven = verdict.is_healthy and not is_restart_due(situation)
-    if is_proven:  # before the deadline is looked at: a late look finds a healthy one
+    if (
+        is_proven and find_undrain(situation) is None
+    ):  # before the deadline is looked at: a late look finds a healthy one
         if is_restoring:
             # What failed on the new disk stays in the message: it is why the upgrade stops.
             reason = f"{member.message}; healthy again on {current.image_version}"
             return _move(upgrade, name, MemberState.ROLLED_BACK, reason)
         return _move(upgrade, name, MemberState.SUCCEEDED, f"healthy on {current.image_version}")
-    failure = _find_failure(upgrade, situation, member, now)
+    refused = find_refused_drain(situation)
+    if refused is not None:
+        return MoveMember(
+            upgrade=upgrade.id,
+            instance=name,
+            state=MemberState.FAILED,
+            reason=refused,
+            is_untouched=True,
+        )
+    if is_proven:  # and not yet back in service
+        failure = find_refused_undrain(situation)
+        if failure is None:
+            return None
+    else:
+        failure = _find_failure(upgrade, situation, member, now)
     if failure is None:
         return _hold_for_health(upgrade, situation, member, now)
     if is_restoring:

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from labctl.errors import NotFoundError
+from labctl.model.hook import HookKind
 from labctl.model.instance import (
     ExtensionFault,
     ExtensionRun,
@@ -16,6 +17,7 @@ from labctl.model.instance import (
     Generation,
     Health,
     HealthState,
+    HookFailure,
     Identity,
     Instance,
     Rung,
@@ -128,6 +130,16 @@ def load_instances(connection: Connection, scale_set: str) -> tuple[Instance, ..
             rerun_custom_data_asked_at=row.rerun_custom_data_asked_at,
             protect_from_scale_in=row.protect_from_scale_in,
             protect_from_scale_set_actions=row.protect_from_scale_set_actions,
+            drained_at=row.drained_at,
+            out_of_service_since=row.out_of_service_since,
+            hook_failure=None
+            if row.hook_failed_kind is None
+            else HookFailure(
+                kind=HookKind(row.hook_failed_kind),
+                at=row.hook_failed_at,
+                message=row.hook_failed_message,
+                tries=row.hook_tries,
+            ),
             created_at=row.created_at,
         )
         for row in rows
@@ -137,6 +149,27 @@ def load_instances(connection: Connection, scale_set: str) -> tuple[Instance, ..
 def change_instance(connection: Connection, name: str, **values: object) -> None:
     """Set columns of one instance."""
     connection.execute(update(instance).where(instance.c.name == name).values(**values))
+
+
+def save_hook_failure(connection: Connection, name: str, failure: HookFailure | None) -> None:
+    """Record that a hook did not do its work; None forgets it."""
+    change_instance(
+        connection,
+        name,
+        hook_failed_kind=None if failure is None else failure.kind.value,
+        hook_failed_at=None if failure is None else failure.at,
+        hook_failed_message=None if failure is None else failure.message,
+        hook_tries=0 if failure is None else failure.tries,
+    )
+
+
+def forget_hook_failures(connection: Connection, scale_set: str) -> None:
+    """Let hooks that have failed be tried again at once."""
+    connection.execute(
+        update(instance)
+        .where(instance.c.scale_set == scale_set, instance.c.hook_failed_kind.is_not(None))
+        .values(hook_failed_kind=None, hook_failed_at=None, hook_failed_message=None, hook_tries=0)
+    )
 
 
 def clear_restart(connection: Connection, name: str, *, until: datetime) -> None:

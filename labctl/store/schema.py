@@ -98,6 +98,12 @@ instance = Table(
     Column("protect_from_scale_in", Boolean, nullable=False, default=False),
     Column("protect_from_scale_set_actions", Boolean, nullable=False, default=False),
     Column("created_at", Moment, nullable=False),
+    Column("drained_at", Moment),
+    Column("out_of_service_since", Moment),
+    Column("hook_failed_kind", String(16)),
+    Column("hook_failed_at", Moment),
+    Column("hook_failed_message", Text),
+    Column("hook_tries", Integer, nullable=False, default=0, server_default="0"),
     UniqueConstraint("scale_set", "ordinal"),
 )
 
@@ -203,7 +209,38 @@ member = Table(
     Column("healthy_at", Moment),
     Column("ended_at", Moment),
     Column("message", Text, nullable=False, default=""),
+    Column("from_model", Integer),
     Column("replaced_by", String(48)),  # by maxSurge
+)
+
+hook_run = Table(  # not tied to `instance`: what a drain said is kept when the instance is gone
+    "hook_run",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("scale_set", String(40), nullable=False),
+    Column("instance", String(48), nullable=False, index=True),
+    Column("upgrade", Integer, index=True),
+    Column("kind", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("finished_at", Moment),
+    Column("exit_code", Integer),
+    Column("has_failed", Boolean, nullable=False, default=False),
+    Column("message", Text, nullable=False, default=""),
+    Column("output", Text, nullable=False, default=""),
+)
+
+receiver = Table(  # not tied to `scale_set`: told the end of a set that is gone
+    "receiver",
+    metadata,
+    Column("scale_set", String(40), primary_key=True),
+    Column("name", String(40), primary_key=True),
+    Column("spec", Text, nullable=False),
+    Column("told", Integer, nullable=False),  # the last event that it was told, or did not want
+    Column("told_at", Moment),
+    Column("failures", Integer, nullable=False, default=0),  # in a row
+    Column("failed_at", Moment),
+    Column("error", Text, nullable=False, default=""),
 )
 
 repair = Table(  # not tied to `instance`: a replaced instance is another one of its ordinal

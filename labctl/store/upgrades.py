@@ -118,6 +118,12 @@ def load_upgrade(connection: Connection, upgrade_id: int) -> Upgrade:
     return _read_upgrade(connection, row)
 
 
+def find_upgrade(connection: Connection, upgrade_id: int) -> Upgrade | None:
+    """The upgrade with this id, if there is one."""
+    row = connection.execute(select(upgrade).where(upgrade.c.id == upgrade_id)).first()
+    return None if row is None else _read_upgrade(connection, row)
+
+
 def load_upgrades(
     connection: Connection,
     scale_set: str,
@@ -180,6 +186,7 @@ def _read_upgrade(connection: Connection, row: Row[Any]) -> Upgrade:
                 from_generation=entry.from_generation,
                 to_generation=entry.to_generation,
                 from_version=entry.from_version,
+                from_model=entry.from_model,
                 phase=entry.phase,
                 skips_upgrade=entry.skips_upgrade,
                 admitted_at=entry.admitted_at,

@@ -9,6 +9,8 @@ ROW = {
     "faultDomain": 0,
     "updateDomain": 3,
     "clusterManaged": False,
+    "replaces": None,
+    "replacedBy": None,
     "protected": None,
 }
 USUAL = ["name", "imageVersion", "osDisk", "power", "health", "ssh"]
@@ -21,6 +23,7 @@ USUAL = ["name", "imageVersion", "osDisk", "power", "health", "ssh"]
         ({"zone": "1"}, ["zone", "updateDomain"]),
         ({"faultDomain": 1}, ["faultDomain"]),
         ({"clusterManaged": True}, ["updateDomain"]),
+        ({"replacedBy": "web_3"}, ["replacedBy"]),
         ({"zone": "1", "protected": "from scale-in"}, ["zone", "updateDomain", "protected"]),
     ],
 )

@@ -85,14 +85,19 @@ FAULTS = {
     "faultDomainCount: 21\n": "4:19: faultDomainCount: must be at most 20, not 21",
     "updateDomainCount: 0\n": "4:20: updateDomainCount: must be at least 1, not 0",
     "extensions: [{name: a, script: x, settings: {durabilityLevel: Gold}}]\n"
-    "clusterManager: {durabilityLevel: Silver, extension: a}\n": "4:63: "
-    "extensions[0].settings.durabilityLevel: must be 'Silver', as clusterManager.durabilityLevel, "
+    "clusterManager: {durabilityLevel: Bronze, extension: a}\n": "4:63: "
+    "extensions[0].settings.durabilityLevel: must be 'Bronze', as clusterManager.durabilityLevel, "
     "not 'Gold'",
     "extensions: [{name: a, script: x}]\n"
-    "clusterManager: {durabilityLevel: Silver, extension: a}\n": "4:14: extensions[0].settings: "
-    "needs durabilityLevel: Silver, as clusterManager has it",
-    "clusterManager: {durabilityLevel: Silver, extension: a}\n": "4:54: clusterManager.extension: "
+    "clusterManager: {durabilityLevel: Bronze, extension: a}\n": "4:14: extensions[0].settings: "
+    "needs durabilityLevel: Bronze, as clusterManager has it",
+    "clusterManager: {durabilityLevel: Bronze, extension: a}\n": "4:54: clusterManager.extension: "
     "there is no extension 'a'; there are none",
+    "extensions: [{name: a, script: x, settings: {durabilityLevel: Gold}}]\n"
+    "clusterManager: {durabilityLevel: Gold, extension: a}\n"
+    "upgradePolicy: {hooks: {drain: {command: [a]}}}\n": "5:35: clusterManager.durabilityLevel: "
+    "'Gold' needs upgradePolicy.hooks.drain and .undrain, by which the cluster is told who is "
+    "about to stop, and who is back",
     "extensions: [{name: a, script: x, settings: {durabilityLevel: Bronze}}]\n"
     "clusterManager: {durabilityLevel: Bronze, extension: a}\n"
     "upgradePolicy: {automaticOSUpgradePolicy: {enableAutomaticOSUpgrade: true}}\n": "5:35: "

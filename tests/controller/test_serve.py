@@ -8,9 +8,15 @@ import pytest
 from labctl.controller import serve
 from labctl.drivers.service_manager import ServiceManager
 from labctl.errors import HostError
+from labctl.model.event import EventKind
+from labctl.model.notification import Notification, TopicFilter
 from labctl.planner import Timing
+from labctl.store.events import add_event
+from labctl.store.receivers import save_receivers
+from tests.controller.test_record import NOW
 from tests.controller.test_record import database as database  # noqa: PLC0414 - a fixture
 from tests.controller.test_record import web as web  # noqa: PLC0414 - a fixture
+from tests.drivers.webhook_server import WebhookServer
 
 SOON = 10  # seconds; a test that waits so long has failed
 
@@ -127,3 +133,33 @@ def test_a_keeper_that_worked_for_long_begins_with_a_short_wait_again(web, tmp_p
     keeper.wake = Wake()
     daemon._keep(keeper, stop)
     assert waits == [1, 2, 1, 2]
+
+
+def test_a_daemon_tells_receivers_what_was_left_untold_and_what_comes(web, tmp_path, monkeypatch):
+    server = WebhookServer()
+    receiver = Notification(name="a", url=server.url, allow_http=True, events=(TopicFilter.ALL,))
+    with web.write() as connection:
+        save_receivers(connection, "web", [receiver])
+
+    def happen(message):
+        with web.write() as connection:
+            add_event(connection, at=NOW, scale_set="web", kind=EventKind.REQUEST, message=message)
+
+    monkeypatch.setattr(serve.Reconciler, "run", lambda self, goal: self.stops.wait())
+    daemon, _ = make_daemon(web, tmp_path)
+    happen("before")
+    stop = threading.Event()
+    main = threading.Thread(target=daemon.run, args=(stop,), daemon=True)
+    main.start()
+    server.await_taken(1, SOON)
+    happen("meanwhile")
+    server.await_taken(2, SOON)
+    happen("at the end")
+    stop.set()
+    main.join(SOON)
+    server.stop()
+    assert [each["data"]["message"] for each in server.documents] == [
+        "before",
+        "meanwhile",
+        "at the end",
+    ]

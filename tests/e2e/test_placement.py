@@ -1,16 +1,30 @@
 """Zones and a cluster: the order in which real VMs are upgraded and leave."""
 
+import sys
+
 import pytest
 
 from tests.e2e.harness import share_build_cache, state_directory
 from tests.e2e.test_serve import AT_ONCE, Lab, serving, wait_for_end
 
+HOOKS = ("drain", "undrain")
 AGENT = {
     "name": "agent",
     # As the agent of a cluster would, it is told its level by its settings.
     "script": "#!/bin/sh\ncat $LABCTL_SETTINGS_DIR/settings/durabilityLevel >/etc/level\n",
     "settings": {"durabilityLevel": "Silver"},
 }
+
+
+def tell(word):
+    """A command that tells the cluster's manager about an instance: here a file of lines."""
+    code = (
+        "import os, sys; print(sys.argv[1], os.environ['LABCTL_INSTANCE'], "
+        "file=open(sys.argv[2], 'a'))"
+    )
+    return {"command": [sys.executable, "-c", code, word, "LOG"]}
+
+
 SPEC = {
     "capacity": 3,
     "image": {"definition": "spread", "version": "latest"},
@@ -21,6 +35,7 @@ SPEC = {
     "clusterManager": {"durabilityLevel": "Silver", "extension": "agent"},
     "upgradePolicy": {
         "healthTimeout": "15s",
+        "hooks": {"drain": tell("drain"), "undrain": tell("undrain")},
         "automaticOSUpgradePolicy": {"enableAutomaticOSUpgrade": True},
     },
 }
@@ -37,7 +52,10 @@ def lab():
         made.remove("place")
 
 
-def test_a_cluster_is_upgraded_by_zones_and_update_domains_and_shrinks_evenly(lab):
+def test_a_cluster_is_upgraded_by_zones_and_update_domains_and_shrinks_evenly(lab, tmp_path):
+    log = tmp_path / "cluster.log"
+    for hook in SPEC["upgradePolicy"]["hooks"].values():
+        hook["command"][-1] = str(log)
     bronze = {"durabilityLevel": "Bronze"}
     path = lab.spec(
         "place",
@@ -82,8 +100,11 @@ def test_a_cluster_is_upgraded_by_zones_and_update_domains_and_shrinks_evenly(la
         }
         told = lab.run("events", "place").stdout
         assert "batch 2 of 3 to 1.1.0, zone b, update domain 1" in told
+        words = [f"{word} {name}" for name in ("place_0", "place_2", "place_1") for word in HOOKS]
+        assert log.read_text().splitlines() == words
         # By ordinals place_1 would leave, and zone a be empty.
         lab.run("instance", "protect", "place_2", "--from-scale-in")
         lab.run("scale", "place", "2")
         assert lab.domains("place") == ["place_1", "place_2"]
         assert "capacity is 2, present are 3, 2 in zone b" in lab.run("events", "place").stdout
+        assert log.read_text().splitlines()[len(words) :] == ["drain place_0"]

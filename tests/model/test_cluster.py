@@ -5,14 +5,17 @@ from pydantic import ValidationError
 
 from labctl.model.cluster import ClusterManager, DurabilityLevel
 from labctl.model.health_source import ApplicationHealth, Health, HealthProbe
+from labctl.model.hook import Hook, Hooks
 from labctl.model.instance_policy import AutomaticRepairsPolicy
 from labctl.model.machine import ImageReference
 from labctl.model.setup import Extension
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade_policy import AutomaticOsUpgradePolicy, UpgradeMode, UpgradePolicy
 
+HOOKS = Hooks(drain=Hook(command=("cluster", "drain")), undrain=Hook(command=("cluster", "add")))
 AUTOMATIC = UpgradePolicy(
-    automatic_os_upgrade_policy=AutomaticOsUpgradePolicy(enable_automatic_os_upgrade=True)
+    automatic_os_upgrade_policy=AutomaticOsUpgradePolicy(enable_automatic_os_upgrade=True),
+    hooks=HOOKS,
 )
 
 
@@ -26,6 +29,7 @@ def make_cluster(level="Silver", *, settings=None, **changes):
         "image": ImageReference(definition="tiny"),
         "extensions": (agent,),
         "cluster_manager": ClusterManager(durability_level=level, extension="agent"),
+        "upgrade_policy": UpgradePolicy(hooks=HOOKS),
     }
     return ScaleSetSpec(**(values | changes))
 
@@ -35,8 +39,8 @@ def test_silver_and_gold_take_automatic_upgrades_without_a_health_source(level):
     assert make_cluster(level, upgrade_policy=AUTOMATIC).cluster_manager.durability_level == level
 
 
-def test_bronze_is_for_upgrades_that_somebody_starts():
-    manager = make_cluster("Bronze").cluster_manager
+def test_bronze_is_for_upgrades_that_somebody_starts_and_tells_the_cluster_nothing():
+    manager = make_cluster("Bronze", upgrade_policy=UpgradePolicy()).cluster_manager
     assert manager.durability_level is DurabilityLevel.BRONZE
 
 
@@ -79,7 +83,19 @@ BROKEN = {
     "rolling models without health": (
         "'Rolling' needs health.applicationHealth",
         "Gold",
-        UpgradePolicy(mode=UpgradeMode.ROLLING),
+        UpgradePolicy(mode=UpgradeMode.ROLLING, hooks=HOOKS),
+        {},
+    ),
+    "no undrain": (
+        "'Gold' needs upgradePolicy.hooks.drain and .undrain",
+        "Gold",
+        UpgradePolicy(hooks=Hooks(drain=Hook(command=("cluster", "drain")))),
+        {},
+    ),
+    "no drain": (
+        "'Silver' needs upgradePolicy.hooks.drain and .undrain",
+        "Silver",
+        UpgradePolicy(hooks=Hooks(undrain=Hook(command=("cluster", "add")))),
         {},
     ),
 }

@@ -8,6 +8,7 @@ from labctl.model.plan import RemoveInstance, ScaleSet
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade import MemberState, Upgrade
 from labctl.planner.situation import has_served
+from labctl.planner.surge import find_newcomers
 
 
 def check_lanes(scale_set: ScaleSet, upgrade: Upgrade, taken: set[str]) -> None:
@@ -42,7 +43,10 @@ def check_lanes(scale_set: ScaleSet, upgrade: Upgrade, taken: set[str]) -> None:
 def check_balance(scale_set: ScaleSet, removals: Sequence[RemoveInstance]) -> None:
     """Nobody leaves a zone while a fuller one has somebody who may leave."""
     spec, leaving = scale_set.spec, {removal.instance for removal in removals}
-    kept = [i for i in scale_set.instances if i.wanted is not Wanted.DELETED]
+    newcomers = find_newcomers(scale_set)
+    kept = [
+        i for i in scale_set.instances if i.wanted is not Wanted.DELETED and i.name not in newcomers
+    ]
     if scale_set.is_deleting or not leaving:
         return
     dealt = _deal(scale_set)

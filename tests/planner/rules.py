@@ -9,6 +9,7 @@ from labctl.model.plan import (
     BeginBatch,
     BeginRollback,
     CollectEvidence,
+    DeleteInstance,
     DiscardGeneration,
     EndUpgrade,
     MoveMember,
@@ -16,6 +17,7 @@ from labctl.model.plan import (
     Prepare,
     RemoveInstance,
     RenewInstances,
+    RunHook,
     ScaleSet,
     Start,
     StartUpgrade,
@@ -31,6 +33,7 @@ from labctl.model.upgrade import (
 )
 from labctl.model.upgrade_policy import UpgradeMode
 from labctl.model.window import find_openings
+from tests.planner.hook_rules import check_hook, check_stop
 from tests.planner.placement_rules import check_balance, check_lanes
 from tests.planner.repair_rules import check_repairs
 from tests.planner.surge_rules import check_pairs, check_surge
@@ -76,6 +79,10 @@ def check_rules(scale_set: ScaleSet, answer: Plan, now: datetime) -> None:
             is_wished = is_asked or is_dead or is_renewed or is_repaired or instance.name in moving
             assert is_wished, "stops what nobody asked for"
             assert instance.current.prepared or is_asked, "stopped before the disk was ready"
+        if isinstance(action, Stop | DeleteInstance):
+            check_stop(scale_set, instance)
+        if isinstance(action, RunHook):
+            check_hook(scale_set, instance, action)
         if isinstance(action, Start):
             assert instance.wanted is Wanted.RUNNING
             assert instance.domain.generation == instance.generation
@@ -329,6 +336,14 @@ def _check_move(scale_set: ScaleSet, move: MoveMember, now: datetime) -> None:
     if instance is None or instance.wanted is not Wanted.RUNNING:
         assert move.state is MemberState.ROLLBACK_FAILED
         return
+    if move.is_untouched:
+        assert move.state is MemberState.FAILED
+        assert instance.hook_failure is not None, "given back what it had, though nothing failed"
+        assert member.stopped_at is None
+        return
+    if move.state in {MemberState.SUCCEEDED, MemberState.ROLLED_BACK}:
+        is_owed = scale_set.spec.upgrade_policy.hooks.undrain is not None
+        assert not (is_owed and instance.out_of_service_since), "counts, but is out of service"
     if move.state is MemberState.SUCCEEDED:
         assert instance.generation == member.to_generation
         assert instance.current.image_digest == upgrade.target_digest
@@ -349,7 +364,8 @@ def _check_move(scale_set: ScaleSet, move: MoveMember, now: datetime) -> None:
         late = now - member.settled_at >= upgrade.health_timeout
         ended = [r for r in instance.current.extensions if not r.has_succeeded]
         is_off = instance.domain.power is not Power.RUNNING
-        assert late or ended or is_off, "given up before its time was over"
+        is_refused_back = instance.hook_failure is not None
+        assert late or ended or is_off or is_refused_back, "given up before its time was over"
 
 
 def _check_move_of_pair(

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from labctl.model.hook import Hook, Hooks
 from labctl.model.instance import Wanted
 from labctl.model.machine import MachineSize
 from labctl.model.plan import ScaleSet
@@ -82,6 +83,7 @@ class Scenario:
     protected: frozenset[int] = frozenset()  # from scale-in, by ordinal
     goes_back: bool = False  # what failed is restored when a limit is exceeded
     surges: bool = False  # new instances come for the old ones
+    hooks: tuple[str, ...] = ()  # "drain", "undrain"; then each try fails at random
 
 
 WISHES = ((None, False), (0, False), (1, False), (1, False), (7, False), (None, True), (0, True))
@@ -111,6 +113,7 @@ scenarios = st.builds(
     protected=st.frozensets(st.integers(0, 11), max_size=3),
     goes_back=st.booleans(),
     surges=st.sampled_from((False, False, True)),
+    hooks=st.sampled_from(((), (), ("drain",), ("drain", "undrain"))),
 )
 model_scenarios = st.builds(
     replace,
@@ -155,6 +158,9 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         rollback_failed_instances_on_policy_breach=scenario.goes_back,
         max_surge=scenario.surges,
     )
+    hooks = Hooks(**{kind: Hook(command=(kind,)) for kind in scenario.hooks})
+    policy = policy.model_copy(update={"hooks": hooks})
+    chance = random.Random(scenario.seed)
     metrics = {
         f"web_{ordinal}": make_metrics(phase, skips=skips)
         for ordinal, (phase, skips) in enumerate(scenario.wishes)
@@ -198,6 +204,7 @@ def make_world(scenario: Scenario, plan: PlanFunction = real_plan) -> World:
         extends=lambda name, version, _: fate(name, version) != "no extension",
         metrics=lambda name: metrics.get(name, ""),
         refuses=lambda name, version, _: fate(name, version) == "refused",
+        hooks=lambda name, kind, tries: tries > 2 or chance.random() < 0.8,
         memory=(16 + scenario.spare) * 640 * MIB,
         shuffle=random.Random(scenario.seed),
         new_model=None if scenario.model == "none" else 2,

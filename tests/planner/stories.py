@@ -24,6 +24,7 @@ from tests.planner.happenings import (
     update_instances,
     want,
 )
+from tests.planner.hook_stories import HOOK_STORIES
 from tests.planner.placement_stories import PLACEMENT_STORIES
 from tests.planner.repair_stories import REPAIR_STORIES
 from tests.planner.surge_stories import SURGE_STORIES
@@ -353,6 +354,7 @@ STORIES: tuple[Story, ...] = (
     phases_by_custom_metrics,
     phase_waits_for_who_is_initializing,
     *REPAIR_STORIES,
+    *HOOK_STORIES,
     *CONTROL_STORIES,
     *PLACEMENT_STORIES,
     *SURGE_STORIES,

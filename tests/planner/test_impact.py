@@ -27,8 +27,8 @@ def agent(port: int) -> Health:
 
 
 NAT = Network(type="nat")
-AGENT = Extension(name="agent", script="true", settings={"durabilityLevel": "Gold"})
-MANAGER = ClusterManager(durability_level="Gold", extension="agent")
+AGENT = Extension(name="agent", script="true", settings={"durabilityLevel": "Bronze"})
+MANAGER = ClusterManager(durability_level="Bronze", extension="agent")
 CASES = [
     ({}, {"capacity": 3}, Need.NOTHING),
     ({}, {"timeouts": Timeouts(shutdown=timedelta(seconds=5))}, Need.NOTHING),

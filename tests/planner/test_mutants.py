@@ -173,7 +173,7 @@ MUTANTS = [
         "(_is_returning, _is_leaving, _is_new)",
         "(_is_new, _is_returning, _is_leaving)",
     ),
-    ("boot", "boot.py", "isinstance(step, Start | Stop):", "isinstance(step, Start):"),
+    ("boot", "boot.py", "isinstance(step, Start | Stop)):", "isinstance(step, Start)):"),
     # phases by custom metrics
     ("phase", "batch.py", "(phase is None, phase or 0)", "(phase is not None, phase or 0)"),
     ("phase", "batch.py", "(phase is None, phase or 0)", "(phase is None, -(phase or 0))"),
@@ -533,6 +533,30 @@ MUTANTS = [
     ("surge", "limits.py", "verdicts.get(member.carrier)", "verdicts.get(member.instance)"),
     ("surge", "situation.py", "and self.instance.name == member.carrier", ""),
     ("surge", "upgrade.py", "    if departing is not None:", "    if False:"),
+    # out of service before a stop, and back
+    ("drain", "hooks.py", "or situation.is_set_deleting or", "or"),
+    ("drain", "hooks.py", "situation.is_set_deleting or not _is_ready(situation)", "False"),
+    ("drain", "hooks.py", "    if _is_drained(situation):\n        return None\n", ""),
+    ("drain", "hooks.py", "is OnHookFailure.STOP and not _is_forced(situation)", "is not None"),
+    ("drain", "hooks.py", "1 << min(failure.tries - 1, 10)", "1 << min(failure.tries, 10)"),
+    ("drain", "instance.py", "find_drain(situation, reason) or Stop(", "Stop("),
+    (
+        "drain",
+        "upgrade.py",
+        "    refused = find_refused_drain(situation)\n",
+        "    refused = None\n",
+    ),
+    ("drain", "foresight.py", "    if decision.is_untouched:\n", "    if False:\n"),
+    ("undrain", "instance.py", "find_undrain(situation) or _find_discard", "_find_discard"),
+    ("undrain", "upgrade.py", "is_proven and find_undrain(situation) is None", "is_proven"),
+    ("undrain", "upgrade.py", "failure = find_refused_undrain(situation)", "failure = None"),
+    ("undrain", "hooks.py", "out_of_service_since is not None and situation", "name and situation"),
+    (
+        "undrain",
+        "foresight.py",
+        "out_of_service_since=now if is_replacement(scale_set, ordinal) else None",
+        "out_of_service_since=None",
+    ),
     # when a model is rolled out by itself
     (
         "rollout",
@@ -730,5 +754,7 @@ def test_each_main_rule_has_at_least_three_mutants():
         "balance",
         "breach",
         "surge",
+        "drain",
+        "undrain",
     ):
         assert rules.count(rule) >= 3, rule

@@ -39,7 +39,16 @@ def test_every_run_to_a_new_model_keeps_the_rules_and_ends_well(scenario: Scenar
 
 
 @pytest.mark.timeout(900)
-@given(st.builds(replace, scenarios, surges=st.just(True), spare=st.just(16), events=st.just(())))
+@given(
+    st.builds(
+        replace,
+        scenarios,
+        surges=st.just(True),
+        spare=st.just(16),
+        events=st.just(()),
+        protected=st.just(frozenset()),  # they are upgraded in place
+    )
+)
 def test_by_new_instances_never_fewer_serve_than_at_the_start(scenario: Scenario):
     seen = []
 

@@ -20,6 +20,7 @@ from labctl.model.instance import (
     Generation,
     Health,
     HealthState,
+    HookFailure,
     Instance,
     Power,
     Rung,
@@ -34,6 +35,7 @@ from labctl.model.plan import (
     HostCapacity,
     Plan,
     RunExtension,
+    RunHook,
     ScaleSet,
     Stop,
 )
@@ -60,6 +62,7 @@ RICH = HealthSpec(
 
 SECONDS = {
     "Prepare": 2,
+    "RunHook": 5,
     "Stop": 3,
     "Define": 0,
     "Start": 1,
@@ -93,8 +96,8 @@ def make_spec(capacity: int, **changes: Any) -> ScaleSetSpec:
 
 def make_cluster_managed() -> dict[str, Any]:
     """What a spec of a cluster-managed scale set has beside."""
-    agent = Extension(name="app", script="true", settings={"durabilityLevel": "Silver"})
-    manager = ClusterManager(durability_level=DurabilityLevel.SILVER, extension="app")
+    agent = Extension(name="app", script="true", settings={"durabilityLevel": "Bronze"})
+    manager = ClusterManager(durability_level=DurabilityLevel.BRONZE, extension="app")
     return {"extensions": (agent,), "cluster_manager": manager}
 
 
@@ -211,6 +214,7 @@ class Script:
     extends: Callable[[str, str, int], bool] = lambda name, version, generation: True
     metrics: Callable[[str], str] = lambda name: ""
     refuses: Callable[[str, str, int], bool] = lambda name, version, generation: False
+    hooks: Callable[[str, str, int], bool] = lambda name, kind, try_: True
     memory: int = 2**50  # of the host, bytes
     new_model: int | None = None  # from this model on, an instance answers as on the image NEW
     shuffle: random.Random | None = None
@@ -338,6 +342,8 @@ class World:
                 return  # it went off meanwhile
             case AwaitReady() if not self.script.boots(*key):
                 self._fail(action.instance, Rung.SSH, "no SSH banner within 300 s")
+            case RunHook():
+                self._end_hook(action)
             case RunExtension() if self.script.refuses(*key) or not self.script.extends(*key):
                 is_refused = self.script.refuses(*key)
                 run = ExtensionRun(
@@ -353,6 +359,16 @@ class World:
                 )
             case _:
                 self._apply(action)
+
+    def _end_hook(self, action: RunHook) -> None:
+        """Whatever a hook that is not binding does, the instance counts as drained or undrained."""
+        failure = self.find(action.instance).hook_failure
+        tries = 1 + (failure.tries if failure and failure.kind is action.kind else 0)
+        if not action.is_binding or self.script.hooks(action.instance, action.kind.value, tries):
+            self._apply(action)
+            return
+        found = HookFailure(kind=action.kind, at=self.now, message="exit code 3", tries=tries)
+        self._change(action.instance, lambda i: replace(i, hook_failure=found))
 
     def _apply(self, action: Action) -> None:
         self._change(action.instance, lambda i: apply_action(i, action, self.now))
@@ -402,9 +418,11 @@ class World:
 
 def describe(step: Any) -> str:
     """The type and every field that says what it is about."""
-    told = {"reason", "error", "upgrade", "tag", "replacements"}
+    told = {"reason", "error", "upgrade", "tag", "replacements", "is_untouched", "is_binding"}
     fields = [getattr(step, name) for name in step.__dataclass_fields__ if name not in told]
     texts = [",".join(f) if isinstance(f, tuple) else str(f) for f in fields]
+    texts += ["untouched"] if getattr(step, "is_untouched", False) else []
+    texts += ["must succeed"] if getattr(step, "is_binding", False) else []
     return f"{type(step).__name__} {' '.join(texts)}"
 
 
