@@ -15,10 +15,11 @@ def read_protected(path: Path) -> dict[str, Value]:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise InvalidError(f"cannot be read: {error.strerror}") from error
+    found = os.fstat(descriptor)  # of what was opened, not of what has the name now
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)  # Python makes no stream of a directory
+        raise InvalidError("is no regular file")
     with os.fdopen(descriptor, "rb") as stream:
-        found = os.fstat(descriptor)  # of what was opened, not of what has the name now
-        if not stat.S_ISREG(found.st_mode):
-            raise InvalidError("is no regular file")
         if found.st_mode & 0o077:
             mode = stat.S_IMODE(found.st_mode)
             raise InvalidError(f"may be used by others (mode {mode:04o}); run: chmod 600 {path}")

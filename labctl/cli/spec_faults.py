@@ -103,6 +103,8 @@ def _word(
     if kind == "string_type" and not isinstance(value, dict | list):
         return f'must be text; write it in quotes: "{document.text_of(place) or value}"'
     rule = _rule(kind, context, fallback, value)
+    if kind in {"too_short", "too_long"}:
+        return rule
     return f"{rule}, not {_show(value, document.text_of(place))}"
 
 
@@ -116,6 +118,12 @@ def _rule(kind: str, context: Mapping[str, Any], fallback: str, value: Value) ->
         return _PATTERNS.get(context["pattern"], f"must match {context['pattern']}")
     if kind == "string_too_long":
         return f"must have at most {context['max_length']} characters"
+    if kind in {"too_short", "too_long"}:
+        least = kind == "too_short"
+        bound = context["min_length" if least else "max_length"]
+        return (
+            f"must have at {'least' if least else 'most'} {bound}, has {context['actual_length']}"
+        )
     if kind in {"enum", "literal_error"}:
         return f"must be {context['expected']}"
     return fallback.removeprefix("Value error, ")

@@ -145,19 +145,19 @@ class _Resolver:
         playbook = part.get("playbook")
         if isinstance(playbook, str):
             # Not read here: it may name roles and files beside it. So it stays where it is.
-            path = (self._base / Path(playbook).expanduser()).absolute()
-            if not path.is_file():
-                self._note(
-                    (*at, "playbook"), f"file {playbook!r} does not exist; looked for {path}"
-                )
+            path = self._find(playbook, (*at, "playbook"))
+            if path is not None and not path.is_file():
+                where = f"looked for {str(path)!r}"
+                self._note((*at, "playbook"), f"file {playbook!r} does not exist; {where}")
             part["playbook"] = str(path)
         file = part.get("protectedSettingsFile")
         if isinstance(file, str) and "protectedSettings" not in part:
             place = (*at, "protectedSettingsFile")
             del part["protectedSettingsFile"]
             self.moved[*at, "protectedSettings"] = place
+            path = self._find(file, place)
             try:
-                part["protectedSettings"] = read_protected(self._base / Path(file).expanduser())
+                part["protectedSettings"] = {} if path is None else read_protected(path)
             except LabError as error:
                 self._note(place, f"file {file!r} {error.brief}")
         return part
@@ -183,12 +183,24 @@ class _Resolver:
             return webhook
         from labctl.drivers.webhook import read_secret
 
-        path = (self._base / Path(file).expanduser()).absolute()
+        path = self._find(file, (*at, "secretFile"))
         try:
-            read_secret(path)
+            if path is not None:
+                read_secret(path)
         except LabError as error:
             self._note((*at, "secretFile"), error.brief)
         return webhook | {"secretFile": str(path)}
+
+    def _find(self, name: str, at: Steps) -> Path | None:
+        """The whole path of a named file; None after noting a name that cannot be one."""
+        if "\0" in name:
+            self._note(at, f"{name!r} is no name of a file")
+            return None
+        try:
+            return (self._base / Path(name).expanduser()).absolute()
+        except RuntimeError as error:  # the home directory of nobody
+            self._note(at, f"file {name!r} cannot be read: {error}")
+            return None
 
     def _note(self, at: Steps, fault: str) -> None:
         self.faults.append((self._document.mark_of(at), f"{label_of(at)}: {fault}"))

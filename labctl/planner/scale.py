@@ -121,7 +121,7 @@ def _plan_scale_out(scale_set: ScaleSet, kept: list[Instance], reason: str) -> P
     """
     missing = scale_set.spec.capacity - len(kept)
     taken = {i.ordinal for i in kept} | find_reserved(scale_set)
-    free = _choose_free(scale_set.spec, taken, missing)
+    free = _choose_free(scale_set.spec, {i.ordinal for i in kept}, taken, missing)
     leaving = {i.ordinal: i for i in scale_set.instances if i.wanted is Wanted.DELETED}
     return Plan(
         decisions=tuple(CreateInstance(ordinal=n, reason=reason) for n in free if n not in leaving),
@@ -136,16 +136,15 @@ def _plan_scale_out(scale_set: ScaleSet, kept: list[Instance], reason: str) -> P
     )
 
 
-def _choose_free(spec: ScaleSetSpec, taken: set[int], missing: int) -> list[int]:
+def _choose_free(spec: ScaleSetSpec, present: set[int], taken: set[int], missing: int) -> list[int]:
     """One after the other the lowest free ordinal of the emptiest zone."""
     # Zones a and b, present are web_2 and web_4, both in a: then web_1, then web_3, then web_0.
-    # The ordinals below the number of all in the end are enough: a zone that has used up its own
-    # there is among the emptiest only if the others have, too, and then nobody is missing.
+    # So many ordinals are looked at that each zone alone has enough that are free.
     free: defaultdict[int, deque[int]] = defaultdict(deque)
-    for ordinal in range(len(taken) + missing):
+    for ordinal in range((len(taken) + missing) * max(1, len(spec.zones))):
         if ordinal not in taken:
             free[place(spec, ordinal).zone_number].append(ordinal)
-    counts = Counter(place(spec, ordinal).zone_number for ordinal in taken)
+    counts = Counter(place(spec, ordinal).zone_number for ordinal in present)
     chosen: list[int] = []
     for _ in range(missing):
         zone = min((z for z in free if free[z]), key=lambda z: (counts[z], free[z][0]))

@@ -68,6 +68,10 @@ FAULTS = {
     "mapping",
     "extensions: [{name: a, file: b.sh}]\n": "4:30: extensions[0].file: file 'b.sh' does not "
     "exist; looked in '/nowhere'",
+    "extensions: [{name: a, playbook: ~nobody-here/b.yml}]\n": "4:34: extensions[0].playbook: "
+    "file '~nobody-here/b.yml' cannot be read: Could not determine home directory.",
+    "extensions: [{name: a, script: x, protectedSettingsFile: /tmp}]\n": "4:58: "
+    "extensions[0].protectedSettingsFile: file '/tmp' is no regular file",
     "extensions: [{name: a, script: x, provisionAfterExtensions: [b]}]\n": "4:62: "
     "extensions[0].provisionAfterExtensions[0]: there is no extension 'b'; there are: a",
     "extensions: [{name: a, script: x, timeout: 0s}]\n": "4:44: extensions[0].timeout: must be "
@@ -105,6 +109,7 @@ FAULTS = {
     "'Bronze'",
     "clusterManager: {durabilityLevel: Iron, extension: a}\n": "4:35: "
     "clusterManager.durabilityLevel: must be 'Bronze', 'Silver' or 'Gold', not 'Iron'",
+    "scaleInPolicy: {rules: []}\n": "4:24: scaleInPolicy.rules: must have at least 1, has 0",
     "network: {type: bridge}\n": "4:17: network.type: must be 'user' or 'nat', not 'bridge'",
     "upgradePolicy: {mode: Rolling}\n": "4:23: upgradePolicy.mode: 'Rolling' needs "
     "health.applicationHealth or health.probe",

@@ -20,9 +20,10 @@ from labctl.model.plan import (
 from labctl.model.repair import Repair
 from labctl.model.upgrade import MemberState
 from labctl.planner import explain, plan, preview
-from labctl.planner.foresight import change_current, record
+from labctl.planner.foresight import record
 from labctl.planner.hook_facts import find_member
 from labctl.planner.hooks import find_wait
+from labctl.planner.outcome import change_current
 from tests.planner.hook_stories import BOTH, make_hooked_set
 from tests.planner.world import NEW, T0, digest, make_generation, make_instance, upgrading
 
