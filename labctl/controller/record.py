@@ -6,6 +6,7 @@ from typing import assert_never
 
 from sqlalchemy import Connection
 
+from labctl.controller.record_renewal import save_renewed, withdraw_renewal
 from labctl.controller.record_repair import record_repair
 from labctl.controller.record_rollback import begin_rollback, restore
 from labctl.controller.record_surge import NOT_ADMITTED, insert_successor
@@ -39,16 +40,12 @@ from labctl.model.upgrade import (
 )
 from labctl.planner import make_members
 from labctl.planner.foresight import is_on_image, renew
-from labctl.planner.hook_facts import find_member, is_replacement, withdraw
+from labctl.planner.hook_facts import is_replacement
 from labctl.store.events import add_event
 from labctl.store.instances import (
     add_generation,
-    change_generation,
     change_instance,
     insert_instance,
-    remove_extension_runs,
-    save_failure,
-    save_hook_failure,
 )
 from labctl.store.scale_sets import load_view, move_image, save_rollout
 from labctl.store.upgrades import (
@@ -257,7 +254,7 @@ def _begin_batch(
             keeps_way_back=upgrade.keeps_way_back,
             now=now,
         )
-        _save_renewed(connection, instance, renewed, now=now)
+        save_renewed(connection, instance, renewed, now=now)
         change_member(
             connection,
             upgrade.id,
@@ -270,40 +267,6 @@ def _begin_batch(
             from_model=instance.current.model_revision,
             admitted_at=now,
         )
-
-
-def _save_renewed(
-    connection: Connection, before: Instance, after: Instance, *, now: datetime
-) -> None:
-    """Write down what the planner made of an instance that gets another model."""
-    current = after.current
-    save_hook_failure(connection, after.name, after.hook_failure)
-    if after.generation != before.generation:
-        add_generation(
-            connection,
-            after.name,
-            number=current.number,
-            image_version=current.image_version,
-            image_digest=current.image_digest,
-            model_revision=current.model_revision,
-            now=now,
-        )
-        # The new OS disk runs its custom data anyway; an older wish to run it again is fulfilled.
-        change_instance(connection, after.name, rerun_custom_data_asked_at=None)
-        return
-    kept = {run.name for run in current.extensions}
-    forgotten = [run.name for run in before.current.extensions if run.name not in kept]
-    remove_extension_runs(connection, after.name, current.number, extensions=forgotten)
-    save_failure(connection, after.name, current.number, None)
-    change_generation(
-        connection,
-        after.name,
-        current.number,
-        model_revision=current.model_revision,
-        prepared=current.prepared,
-        evidence_at=None,
-    )
-    change_instance(connection, after.name, restart_asked_at=after.restart_asked_at)
 
 
 def renew_instances(
@@ -324,7 +287,7 @@ def renew_instances(
             keeps_way_back=False,
             now=now,
         )
-        _save_renewed(connection, instance, renewed, now=now)
+        save_renewed(connection, instance, renewed, now=now)
         _note(connection, scale_set, decision.reason, now=now, instance=instance.name)
         changed.append(renewed)
     if decision.instances and is_on_image(changed, decision.target_digest):
@@ -384,7 +347,7 @@ def _move_member(
         values["settled_at"] = None
         restore(connection, upgrade, decision.instance)
     if decision.is_untouched:
-        _withdraw(connection, scale_set, decision.instance, now=now)
+        withdraw_renewal(connection, scale_set, decision.instance, now=now)
     change_member(connection, upgrade.id, decision.instance, **values)
     _note(
         connection,
@@ -395,25 +358,6 @@ def _move_member(
         upgrade=upgrade.id,
         kind=EventKind.FAILURE if decision.state.has_failed else EventKind.DECISION,
     )
-
-
-def _withdraw(connection: Connection, scale_set: ScaleSet, name: str, *, now: datetime) -> None:
-    """Give an instance back what it had before its batch; it was not stopped."""
-    before = next(i for i in scale_set.instances if i.name == name)
-    after = withdraw(before, find_member(scale_set, name), now)
-    change_instance(
-        connection, name, generation=after.generation, restart_asked_at=after.restart_asked_at
-    )
-    for old, new in zip(before.generations, after.generations, strict=True):
-        if old != new:
-            change_generation(
-                connection,
-                name,
-                new.number,
-                model_revision=new.model_revision,
-                prepared=new.prepared,
-                evidence_at=new.evidence_at,
-            )
 
 
 def _end_upgrade(

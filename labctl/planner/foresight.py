@@ -16,7 +16,6 @@ from labctl.model.instance import (
     Instance,
     Wanted,
 )
-from labctl.model.instance_policy import RepairAction
 from labctl.model.plan import (
     Action,
     AskApproval,
@@ -48,6 +47,7 @@ from labctl.planner.hook_facts import find_member, is_replacement, withdraw
 from labctl.planner.members import make_members
 from labctl.planner.outcome import apply, change_generation
 from labctl.planner.renewal import choose_renewal, renew_in_place
+from labctl.planner.repair_facts import begin_repair
 from labctl.planner.surge import admit_pair, dissolve_pair, make_successor
 
 
@@ -379,39 +379,7 @@ def _begin_repair(scale_set: ScaleSet, decision: BeginRepair, now: datetime) -> 
         reason=decision.reason,
     )
     changed = replace(scale_set, repairs=(*scale_set.repairs, repair))
-    return change_instance(changed, instance.name, lambda i: _repair(i, decision.action, now))
-
-
-def _repair(instance: Instance, action: RepairAction, now: datetime) -> Instance:
-    match action:
-        case RepairAction.RESTART:
-            return replace(instance, restart_asked_at=now)
-        case RepairAction.REIMAGE:
-            return reimage(instance)
-        case RepairAction.REPLACE:
-            return replace(instance, wanted=Wanted.DELETED)
-        case _:
-            assert_never(action)
-
-
-def reimage(instance: Instance) -> Instance:
-    """The instance with the wish for a fresh OS disk of the same image version and model."""
-    current = instance.current
-    fresh = Generation(
-        number=max(g.number for g in instance.generations) + 1,
-        image_version=current.image_version,
-        image_digest=current.image_digest,
-        model_revision=current.model_revision,
-        prepared=False,
-    )
-    return replace(
-        instance,
-        generation=fresh.number,
-        generations=(*instance.generations, fresh),
-        restart_asked_at=None,
-        rerun_custom_data_asked_at=None,
-        hook_failure=None,
-    )
+    return change_instance(changed, instance.name, lambda i: begin_repair(i, decision.action, now))
 
 
 def _end_repair(scale_set: ScaleSet, decision: EndRepair, now: datetime) -> ScaleSet:
