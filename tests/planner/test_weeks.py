@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from labctl.model.upgrade_policy import AutomaticOsUpgradePolicy, UpgradePolicy
+from labctl.model.window import MaintenanceWindow
 from tests.planner.weeks import (
     Calendar,
     exclude,
+    open_in,
     publish,
     replicate,
     retire,
@@ -73,7 +75,25 @@ def a_publisher_that_is_down_and_a_clock_that_jumps() -> Calendar:
     return calendar.run(12)
 
 
+def windows_of_several_sets_over_the_change_to_summer_time() -> Calendar:
+    """alpha opens on Sundays at 02:30 in Berlin, beta on Saturdays at 01:00 UTC, gamma always."""
+    calendar = make_calendar(alpha="local", beta="local", gamma="local")
+    calendar.now = T0 + timedelta(days=84)  # Thursday, 26 March
+    sunday = MaintenanceWindow(
+        days=("Sun",), start="02:30", duration=timedelta(hours=1), time_zone="Europe/Berlin"
+    )
+    saturday = MaintenanceWindow(days=("Sat",), start="01:00", duration=timedelta(hours=1))
+    open_in("alpha", sunday)(calendar)
+    open_in("beta", saturday)(calendar)
+    calendar.at(85, "1.1.0 is published", publish("1.1.0"))
+    calendar.at(91, "1.2.0, which is bad, is published", publish("1.2.0", bad=True))
+    calendar.at(93.5, "beta opens at any time", open_in("beta"))
+    calendar.at(94, "1.2.1 is published", publish("1.2.1"))
+    return calendar.run(102)
+
+
 STORIES = [
+    windows_of_several_sets_over_the_change_to_summer_time,
     four_weeks_of_versions_and_regions,
     two_weeks_of_switching_off_and_on,
     a_publisher_that_is_down_and_a_clock_that_jumps,

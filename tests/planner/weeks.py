@@ -9,7 +9,9 @@ from labctl.model.machine import ImageReference
 from labctl.model.plan import ScaleSet
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade import StartedBy, Upgrade
+from labctl.model.window import MaintenanceWindow
 from labctl.planner import Offer, Rollout, Timing, decide_rollout
+from tests.planner.controls import CLOCKS
 from tests.planner.world import T0, Script, World, digest, make_upgrade
 
 STEP = timedelta(minutes=5)  # the daemon looks more often; nothing here needs it
@@ -174,6 +176,19 @@ def switch(name: str, *, on: bool):
             scale_set, spec=spec, models={**scale_set.models, scale_set.model_revision: spec}
         )
         calendar.enabled_at[name] = calendar.clock if on else None
+
+    return change
+
+
+def open_in(name: str, *windows: MaintenanceWindow):
+    """Its maintenance windows from now on; none: it may always be touched."""
+
+    def change(calendar: Calendar) -> None:
+        scale_set = calendar.sets[name]
+        policy = scale_set.spec.upgrade_policy.model_copy(update={"maintenance_windows": windows})
+        spec = scale_set.spec.model_copy(update={"upgrade_policy": policy})
+        models = {**scale_set.models, scale_set.model_revision: spec}
+        calendar.sets[name] = replace(scale_set, spec=spec, models=models, clocks=CLOCKS)
 
     return change
 
