@@ -18,10 +18,11 @@ from labctl.drivers.program import run_program
 from labctl.drivers.ssh import SshConnection
 from labctl.errors import LabError
 from labctl.model.event import EventKind
-from labctl.model.hook import Hook, HookKind
+from labctl.model.hook import Hook
 from labctl.model.instance import HookFailure, Instance
 from labctl.model.notification import Topic
 from labctl.model.plan import RunHook, ScaleSet
+from labctl.planner.hook_facts import end_hook
 from labctl.store.hooks import HookRun, begin_hook_run, end_hook_run
 from labctl.store.instances import change_instance, load_identity, save_hook_failure
 
@@ -165,8 +166,13 @@ def _record(
             failure = HookFailure(kind=action.kind, at=moment, message=end.fault, tries=tries)
             save_hook_failure(connection, instance.name, failure)
         else:
-            since = moment if action.kind is HookKind.DRAIN else None
-            change_instance(connection, instance.name, drained_at=since, out_of_service_since=since)
+            after = end_hook(instance, action, moment)
+            change_instance(
+                connection,
+                instance.name,
+                drained_at=after.drained_at,
+                out_of_service_since=after.out_of_service_since,
+            )
             save_hook_failure(connection, instance.name, None)
     seconds = f"{(moment - run.started_at).total_seconds():.1f} s"
     if is_refusal:
@@ -190,7 +196,8 @@ def _record(
 def _find_upgrade(view: ScaleSet, instance: Instance) -> int | None:
     """The upgrade that the hook is run for."""
     upgrade = view.upgrade
-    is_moving = upgrade is not None and any(
-        m.instance == instance.name and m.state.is_moving for m in upgrade.members
+    is_its = upgrade is not None and any(
+        instance.name in m.pair and (m.state.is_moving or m.replaced_by is not None)
+        for m in upgrade.members
     )
-    return upgrade.id if upgrade is not None and is_moving else None
+    return upgrade.id if upgrade is not None and is_its else None

@@ -10,6 +10,7 @@ from labctl.model.event import EventKind
 from labctl.model.instance import Instance, Wanted
 from labctl.store.events import add_event
 from labctl.store.instances import change_instance, find_scale_set_of, load_instances
+from labctl.store.upgrades import find_running_upgrade
 
 
 def protect(
@@ -41,6 +42,13 @@ def protect(
     for name, (from_scale_in, from_actions) in wanted.items():
         if found[name].wanted is Wanted.DELETED:
             raise RefusedError(f"instance {name!r} is being deleted")
+        if from_scale_in and name in _find_newcomers(connection, owners[name]):
+            raise RefusedError(
+                f"instance {name!r} cannot be protected yet: it comes for another one",
+                detail="if it does not become healthy it is deleted, and the old one stays",
+                hint="protect it when its batch is through; to see: labctl upgrade status "
+                + owners[name],
+            )
         if from_actions and not from_scale_in:
             raise RefusedError(
                 f"{name}: protection from scale set actions needs protection from scale-in",
@@ -73,6 +81,13 @@ def protect(
         )
         changed.append(name)
     return changed
+
+
+def _find_newcomers(connection: Connection, scale_set: str) -> set[str]:
+    """New instances of a running upgrade that have not proven themselves."""
+    upgrade = find_running_upgrade(connection, scale_set)
+    members = () if upgrade is None else upgrade.members
+    return {m.replaced_by for m in members if m.replaced_by and m.state.is_moving}
 
 
 def describe(from_scale_in: bool, from_actions: bool) -> str:  # noqa: FBT001 - one cell of a table

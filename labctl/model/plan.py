@@ -234,6 +234,7 @@ class RunHook:
     instance: str
     kind: HookKind
     is_binding: bool  # a failure keeps labctl from going on
+    awaits_undrain: bool = False  # a drain, after which it is out of service until an undrain
     reason: str
 
 

@@ -66,13 +66,14 @@ class MemberState(StrEnum):
 
 
 class UpgradeErrorCode(StrEnum):
-    """Codes that Azure documents; the last two are our own."""
+    """Codes that Azure documents; the last three are our own."""
 
     UNHEALTHY_BEFORE = "MaxUnhealthyInstancePercentExceededBeforeRollingUpgrade"
     UNHEALTHY_DURING = "MaxUnhealthyInstancePercentExceededInRollingUpgrade"
     UNHEALTHY_UPGRADED = "MaxUnhealthyUpgradedInstancePercentExceededInRollingUpgrade"
     CREDENTIAL_REFUSED = "ExtensionCredentialRefused"
     CANARY_UNHEALTHY = "CanaryUnhealthyInRollingUpgrade"
+    DRAIN_FAILED = "DrainFailedInRollingUpgrade"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from labctl.model.instance import Generation
 from labctl.model.upgrade import Member, MemberState, Upgrade, UpgradePurpose
 from labctl.model.upgrade_policy import RollingUpgradePolicy
 from labctl.planner.health import Verdict, is_initializing, is_on_its_way, judge
+from labctl.planner.hooks import find_refused_undrain
 from labctl.planner.lanes import bound_in_zone, find_lane
 from labctl.planner.situation import Situation
 
@@ -50,7 +51,11 @@ def choose_batch(situations: Sequence[Situation], upgrade: Upgrade) -> Choice:
     verdicts = {s.instance.name: judge(s) for s in situations}
     counted = [s for s in situations if s.is_counted]
     limit = bound_in_zone(limit_next_batch(len(counted), upgrade), counted, upgrade)
-    down = {s.instance.name for s in counted if not verdicts[s.instance.name].is_healthy}
+    down = {
+        s.instance.name
+        for s in counted
+        if not verdicts[s.instance.name].is_healthy or find_refused_undrain(s) is not None
+    }
     batch: list[Situation] = []
     skipped: list[tuple[Situation, str]] = []
     waiting: list[Situation] = []

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from labctl.model.plan import BeginRollback, EndUpgrade, Plan
 from labctl.model.upgrade import MemberState, Upgrade, UpgradeCode, UpgradeError
 from labctl.planner.health import is_credential_refused, judge
+from labctl.planner.hooks import find_undrain
 from labctl.planner.situation import Situation
 from labctl.planner.surge import find_untouched
 
@@ -46,7 +47,8 @@ def _can_go_back(situation: Situation) -> bool:
         return False
     if member.replaced_by is not None:
         return False
-    if instance.protect_from_scale_set_actions or judge(situation).is_healthy:
+    is_in_service = find_undrain(situation) is None
+    if instance.protect_from_scale_set_actions or (judge(situation).is_healthy and is_in_service):
         return False
     # Reimaged by its user meanwhile: another disk than the upgrade's is not the upgrade's matter.
     is_on_it = instance.generation == member.to_generation != member.from_generation

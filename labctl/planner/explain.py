@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from labctl.model.instance import Instance
+from labctl.model.instance import Instance, Wanted
 from labctl.model.placement import is_placed, place
 from labctl.model.plan import (
     AskApproval,
@@ -49,7 +49,9 @@ def find_upgrade_steps(scale_set: ScaleSet, now: datetime) -> Plan:
     answer = plan(scale_set, now)
     if upgrade is None or answer.decisions:
         return Plan()
-    moving = {m.instance for m in upgrade.members if m.state.is_moving}
+    moving = {name for m in upgrade.members if m.state.is_moving for name in m.pair}
+    # Who was replaced is still on its way out: the next batch waits for that.
+    moving |= {i.name for i in scale_set.instances if i.wanted is Wanted.DELETED}
     own = plan_upgrade(scale_set, survey(scale_set), now).holds
     return Plan(
         actions=tuple(a for a in answer.actions if a.instance in moving),
@@ -123,6 +125,10 @@ def _find_next(scale_set: ScaleSet, name: str, now: datetime) -> str:
     for hold in answer.holds:
         if hold.subject == scale_set.name:
             return f"nothing; the scale set: {hold.reason}"
+    upgrade = scale_set.upgrade
+    for member in upgrade.members if upgrade else ():
+        if member.instance == name and member.replaced_by and member.state.is_moving:
+            return f"nothing until {member.replaced_by}, which comes for it, is healthy"
     for decision in answer.decisions:
         return f"something else first: {decision.reason}"
     return "nothing"

@@ -7,19 +7,23 @@ from datetime import datetime
 from labctl.model.hook import HookKind
 from labctl.model.instance import Generation, Instance
 from labctl.model.instance_policy import RepairAction
-from labctl.model.plan import ScaleSet
+from labctl.model.plan import RunHook, ScaleSet
 from labctl.model.upgrade import Member
 
 
-def end_hook(instance: Instance, kind: HookKind, now: datetime) -> Instance:
+def end_hook(instance: Instance, action: RunHook, now: datetime) -> Instance:
     """The instance after a hook has done its work."""
-    since = now if kind is HookKind.DRAIN else None
-    return replace(instance, drained_at=since, out_of_service_since=since, hook_failure=None)
+    return replace(
+        instance,
+        drained_at=now if action.kind is HookKind.DRAIN else None,
+        out_of_service_since=now if action.awaits_undrain else None,
+        hook_failure=None,
+    )
 
 
 def is_replacement(scale_set: ScaleSet, ordinal: int) -> bool:
     """Does a new instance stand in for one that was drained and replaced by a repair?"""
-    return scale_set.spec.upgrade_policy.hooks.drain is not None and any(
+    return scale_set.spec.upgrade_policy.hooks.undrain is not None and any(
         r.is_open and r.ordinal == ordinal and r.action is RepairAction.REPLACE
         for r in scale_set.repairs
     )

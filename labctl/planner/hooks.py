@@ -6,6 +6,7 @@ from labctl.model.hook import HookKind, OnHookFailure
 from labctl.model.instance import HealthState, HookFailure, Power, Wanted
 from labctl.model.plan import Hold, RunHook
 from labctl.model.upgrade import MemberState
+from labctl.planner.health import find_failure
 from labctl.planner.situation import Situation
 
 _FIRST_WAIT = timedelta(minutes=1)
@@ -28,6 +29,7 @@ def find_drain(situation: Situation, reason: str) -> RunHook | None:
         instance=instance.name,
         kind=HookKind.DRAIN,
         is_binding=hook.on_failure is OnHookFailure.STOP and not _is_forced(situation),
+        awaits_undrain=situation.hooks.undrain is not None,
         reason=f"out of service before a stop: {reason}",
     )
 
@@ -53,6 +55,10 @@ def find_refused_drain(situation: Situation) -> str | None:
     member, failure = situation.member, situation.instance.hook_failure
     if member is None or failure is None or failure.kind is not HookKind.DRAIN:
         return None
+    # Started in its batch: it runs what the upgrade brought, and its user wants a restart of that.
+    started, admitted = situation.current.started_at, member.admitted_at
+    if started is not None and admitted is not None and started > admitted:
+        return None
     return f"drain: {failure.message}" if member.state is MemberState.IN_PROGRESS else None
 
 
@@ -70,7 +76,8 @@ def await_next_try(situation: Situation, step: RunHook, now: datetime) -> Hold |
     if failure is None or failure.kind is not step.kind or not step.is_binding:
         return None
     name, text = situation.instance.name, f"{step.kind}: {failure.message}"
-    if situation.is_moving:
+    is_judged = step.kind is HookKind.UNDRAIN or find_refused_drain(situation) is not None
+    if situation.is_moving and is_judged:
         return Hold(subject=name, reason=text)  # the upgrade has judged it, or is about to
     until = failure.at + find_wait(failure)
     if now >= until:
@@ -92,10 +99,12 @@ def _hint(situation: Situation) -> str:
 
 
 def _is_drained(situation: Situation) -> bool:
-    instance = situation.instance
+    instance, failure = situation.instance, situation.instance.hook_failure
     # The second holds across boots: a disk that was never undrained is restored without a drain.
+    # One whose undrain failed may have got back into service before it did.
+    is_tried = failure is not None and failure.kind is HookKind.UNDRAIN
     is_out = instance.out_of_service_since is not None and situation.hooks.undrain is not None
-    return instance.drained_at is not None or is_out
+    return instance.drained_at is not None or (is_out and not is_tried)
 
 
 def _is_ready(situation: Situation) -> bool:
@@ -113,4 +122,5 @@ def _is_forced(situation: Situation) -> bool:
     is_restored = member is not None and member.state is MemberState.ROLLING_BACK
     says_ill = health.state in {HealthState.UNHEALTHY, HealthState.UNKNOWN}
     is_ill = says_ill and health.since is not None  # None: it was not asked yet
-    return is_restored or situation.repair is not None or is_ill
+    is_broken = find_failure(situation) is not None
+    return is_restored or situation.repair is not None or is_ill or is_broken

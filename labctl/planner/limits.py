@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from labctl.model.upgrade import MemberState, Upgrade
 from labctl.model.upgrade_policy import RollingUpgradePolicy
 from labctl.planner.health import is_credential_refused, judge
+from labctl.planner.hooks import find_refused_undrain
 from labctl.planner.situation import Situation
 
 
@@ -12,15 +13,19 @@ def find_unhealthy_set(situations: Sequence[Situation], policy: RollingUpgradePo
     """Say so when more of the whole set is unhealthy than allowed, for whatever reason."""
     # 20 % of 10: two are allowed, three are too many.
     counted = [s for s in situations if s.is_counted]
-    unhealthy = [(s.instance.name, judge(s)) for s in counted if judge(s).is_unhealthy]
+    unhealthy = [(s.instance.name, why) for s in counted if (why := _find_ill(s)) is not None]
     limit = policy.max_unhealthy_instance_percent
     if not _exceeds(len(unhealthy), len(counted), limit):
         return None
-    name, verdict = unhealthy[0]
+    name, why = unhealthy[0]
     share = _share(len(unhealthy), len(counted))
-    return (
-        f"unhealthy in the scale set: {share}, more than {limit} %; first {name}: {verdict.reason}"
-    )
+    return f"unhealthy in the scale set: {share}, more than {limit} %; first {name}: {why}"
+
+
+def _find_ill(situation: Situation) -> str | None:
+    """Why it serves nobody: it is unhealthy, or well and could not be put back into service."""
+    verdict = judge(situation)
+    return verdict.reason if verdict.is_unhealthy else find_refused_undrain(situation)
 
 
 def find_unhealthy_upgraded(upgrade: Upgrade, situations: Sequence[Situation]) -> str | None:
@@ -53,11 +58,16 @@ def find_refused_credential(upgrade: Upgrade, situations: Sequence[Situation]) -
     refused = {s.instance.name for s in situations if is_credential_refused(s)}
     for member in sorted(upgrade.members, key=lambda m: (m.batch or 0, m.ordinal)):
         if member.state is MemberState.FAILED and member.carrier in refused:
-            return (
-                f"{member.instance} is left failed: {member.message}; renew the credential in the "
-                "spec, then run: labctl apply"
-            )
+            return describe_refusal(member.instance, member.message)
     return None
+
+
+def describe_refusal(instance: str, failure: str) -> str:
+    """What to do when a credential was refused."""
+    return (
+        f"{instance} is left failed: {failure}; renew the credential in the spec, then run: "
+        "labctl apply"
+    )
 
 
 def _exceeds(count: int, total: int, percent: int) -> bool:

@@ -37,7 +37,7 @@ def apply(instance: Instance, action: Action, now: datetime) -> Instance | None:
         case Prepare():
             return change_current(instance, lambda g: replace(g, prepared=True))
         case RunHook():
-            return end_hook(instance, action.kind, now)
+            return end_hook(instance, action, now)
         case Stop():
             off = replace(domain, power=Power.STOPPED, reason="shutdown")
             return replace(mark_stopping(instance), domain=off)

@@ -103,6 +103,7 @@ def _plan(scale_set: ScaleSet, now: datetime) -> Plan:
 def _walk(scale_set: ScaleSet, now: datetime) -> Preview:
     batches: list[PreviewBatch] = []
     skipped: list[tuple[str, str]] = []
+    ending = ""  # what comes after it: who was replaced leaves, with its drain
     while True:
         step = _plan(scale_set, now)
         for decision in step.decisions:
@@ -112,11 +113,7 @@ def _walk(scale_set: ScaleSet, now: datetime) -> Preview:
                 case MoveMember(state=MemberState.SKIPPED):
                     skipped.append((decision.instance, decision.reason))
                 case EndUpgrade():
-                    return Preview(
-                        batches=tuple(batches),
-                        skipped=tuple(skipped),
-                        ending=f"{decision.code}: {decision.reason}",
-                    )
+                    ending = f"{decision.code}: {decision.reason}"
                 case _:
                     pass
             scale_set = record(scale_set, decision, now)
@@ -126,6 +123,8 @@ def _walk(scale_set: ScaleSet, now: datetime) -> Preview:
             if isinstance(action, RunHook) and batches:
                 batches[-1] = _add_hook(batches[-1], action)
             scale_set = succeed(scale_set, action, now)
+        if ending and not step.actions and not step.decisions:
+            return Preview(batches=tuple(batches), skipped=tuple(skipped), ending=ending)
         if not (step.decisions or step.actions):
             later = [hold.until for hold in step.holds if hold.until is not None]
             if not later:

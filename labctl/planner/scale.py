@@ -121,7 +121,10 @@ def _plan_scale_out(scale_set: ScaleSet, kept: list[Instance], reason: str) -> P
     """
     missing = scale_set.spec.capacity - len(kept)
     taken = {i.ordinal for i in kept} | find_reserved(scale_set)
-    free = _choose_free(scale_set.spec, {i.ordinal for i in kept}, taken, missing)
+    chosen = _choose_free(scale_set.spec, {i.ordinal for i in kept}, taken, missing)
+    # While new instances come for old ones, both have addresses.
+    room = scale_set.spec.network.room
+    free = [n for n in chosen if room is None or n < room]
     leaving = {i.ordinal: i for i in scale_set.instances if i.wanted is Wanted.DELETED}
     return Plan(
         decisions=tuple(CreateInstance(ordinal=n, reason=reason) for n in free if n not in leaving),
@@ -132,8 +135,17 @@ def _plan_scale_out(scale_set: ScaleSet, kept: list[Instance], reason: str) -> P
             )
             for n in free
             if n in leaving
-        ),
+        )
+        + _hold_for_addresses(scale_set, [n for n in chosen if n not in free]),
     )
+
+
+def _hold_for_addresses(scale_set: ScaleSet, ordinals: list[int]) -> tuple[Hold, ...]:
+    if not ordinals:
+        return ()
+    names = ", ".join(f"{scale_set.name}_{n}" for n in ordinals)
+    reason = f"no address for {names} in the subnet until the upgrade has ended"
+    return (Hold(subject=scale_set.name, reason=reason),)
 
 
 def _choose_free(spec: ScaleSetSpec, present: set[int], taken: set[int], missing: int) -> list[int]:

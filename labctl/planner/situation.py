@@ -6,7 +6,7 @@ from datetime import datetime
 from labctl.model.hook import NO_HOOKS, Hooks
 from labctl.model.instance import Generation, Instance, Power, Wanted
 from labctl.model.placement import Placement, place
-from labctl.model.plan import ScaleSet
+from labctl.model.plan import ScaleSet, Setback
 from labctl.model.repair import Repair
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade import Member, MemberState, Upgrade
@@ -24,6 +24,7 @@ class Situation:
     may_go_back: bool = False  # it failed, and a limit that is exceeded would restore it
     hooks: Hooks = NO_HOOKS  # of the newest spec
     is_set_deleting: bool = False
+    setback: Setback | None = None  # the host does not let its next step through
 
     @property
     def current(self) -> Generation:
@@ -103,6 +104,7 @@ def survey(scale_set: ScaleSet) -> tuple[Situation, ...]:
             may_go_back=instance.name in restorable,
             hooks=scale_set.spec.upgrade_policy.hooks,
             is_set_deleting=scale_set.is_deleting,
+            setback=scale_set.setbacks.get(instance.name),
         )
         for instance in sorted(scale_set.instances, key=lambda i: i.ordinal)
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import count
 
+from labctl.model.hook import HookKind
 from labctl.model.instance import Generation, Instance, Wanted
 from labctl.model.placement import find_spot
 from labctl.model.plan import Decision, Hold, MoveMember, RemoveInstance, Replacement, ScaleSet
@@ -13,6 +14,7 @@ from labctl.planner.health import judge
 from labctl.planner.situation import Situation
 
 _MIB = 2**20
+_DRAIN_TRIES = 3  # within three minutes
 _SPACE = 512 * _MIB  # what the OS disk of a new instance is taken to grow to at first
 
 # web_0 is in a batch. web_10 is created on the target and becomes healthy, while web_0 serves. In
@@ -123,6 +125,24 @@ def await_departures(
         return None
     reason = f"the next batch waits for the deletion of {', '.join(names)}, and for its memory"
     return Hold(subject=scale_set.name, reason=reason)
+
+
+def find_stuck_departure(upgrade: Upgrade, situations: Sequence[Situation]) -> str | None:
+    """Say so when one that was replaced cannot be drained: in place that would be a failure, too.
+
+    It goes on serving beside its successor, and is tried again after the upgrade, less and less
+    often; the next batch would wait for its room without end.
+    """
+    if not upgrade.policy.max_surge:
+        return None
+    for situation in situations:
+        failure = situation.instance.hook_failure
+        if situation.instance.wanted is not Wanted.DELETED or failure is None:
+            continue
+        if failure.kind is HookKind.DRAIN and failure.tries >= _DRAIN_TRIES:
+            name = situation.instance.name
+            return f"{name}, which was replaced, cannot be drained: {failure.message}"
+    return None
 
 
 def release_pair(

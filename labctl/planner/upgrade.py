@@ -7,6 +7,7 @@ from labctl.model.instance import Power, Wanted
 from labctl.model.plan import (
     Action,
     BeginBatch,
+    BeginRollback,
     CollectEvidence,
     Decision,
     EndBatch,
@@ -46,6 +47,7 @@ from labctl.planner.health import (
 from labctl.planner.hooks import find_refused_drain, find_refused_undrain, find_undrain
 from labctl.planner.lanes import bound_in_zone, find_lane
 from labctl.planner.limits import (
+    describe_refusal,
     find_refused_credential,
     find_unhealthy_set,
     find_unhealthy_upgraded,
@@ -55,6 +57,7 @@ from labctl.planner.surge import (
     await_departures,
     conclude,
     find_stranded,
+    find_stuck_departure,
     plan_surge,
     release_pair,
 )
@@ -128,11 +131,28 @@ def _plan_moving(
         )
         if isinstance(step, MoveMember):
             decisions += conclude(step, situation, situations)
+            decisions += _note_refusal(upgrade, situation, step, decisions)
         elif isinstance(step, CollectEvidence):
             actions.append(step)
         elif step is not None:  # None: its next step is the instance's own
             holds.append(step)
     return Plan(decisions=tuple(decisions), actions=tuple(actions), holds=tuple(holds))
+
+
+def _note_refusal(
+    upgrade: Upgrade, situation: Situation, move: MoveMember, before: Sequence[Decision]
+) -> tuple[Decision, ...]:
+    """Keep that a successor was refused a credential: it is deleted, and its failure with it."""
+    member = situation.member
+    is_noted = upgrade.error is not None or any(isinstance(d, BeginRollback) for d in before)
+    if member is None or member.replaced_by is None or is_noted:
+        return ()
+    if move.state is not MemberState.FAILED or not is_credential_refused(situation):
+        return ()
+    message = describe_refusal(member.carrier, move.reason)
+    error = UpgradeError(code=UpgradeErrorCode.CREDENTIAL_REFUSED, message=message)
+    reason = f"stops when the batch is through: {message}"
+    return (BeginRollback(upgrade=upgrade.id, instances=(), error=error, reason=reason),)
 
 
 def _judge_moving(
@@ -153,7 +173,7 @@ def _judge_moving(
             reason = f"{member.message}; healthy again on {current.image_version}"
             return _move(upgrade, name, MemberState.ROLLED_BACK, reason)
         return _move(upgrade, name, MemberState.SUCCEEDED, f"healthy on {current.image_version}")
-    refused = find_refused_drain(situation)
+    refused = find_refused_drain(situation) or _find_refused_step(upgrade, situation, member, now)
     if refused is not None:
         return MoveMember(
             upgrade=upgrade.id,
@@ -199,10 +219,35 @@ def _find_failure(
     is_on_it = domain.generation == situation.current.number
     if is_on_it and domain.power in {Power.PAUSED, Power.CRASHED}:
         return judge(situation).reason
+    refused = _find_setback(upgrade, situation, member, now)
+    if refused is not None:
+        return refused
     if member.settled_at is not None and now >= member.settled_at + upgrade.health_timeout:
         seconds = upgrade.health_timeout.total_seconds()
         return f"not healthy within {seconds:g} s: {judge(situation).reason}"
     return None
+
+
+def _find_refused_step(
+    upgrade: Upgrade, situation: Situation, member: Member, now: datetime
+) -> str | None:
+    """Why one that still runs as before its batch is left so: the host does not let it begin."""
+    is_before = member.stopped_at is None and member.replaced_by is None
+    is_forward = member.state is MemberState.IN_PROGRESS
+    return _find_setback(upgrade, situation, member, now) if is_before and is_forward else None
+
+
+def _find_setback(
+    upgrade: Upgrade, situation: Situation, member: Member, now: datetime
+) -> str | None:
+    """What the host has refused for as long as health may take; a daemon tries for ever else."""
+    setback = situation.setback
+    moments = [member.admitted_at, member.stopped_at, situation.tried_at]
+    since = max((moment for moment in moments if moment is not None), default=None)
+    if setback is None or since is None or now < since + upgrade.health_timeout:
+        return None
+    seconds = upgrade.health_timeout.total_seconds()
+    return f"{setback.step} failed again and again for {seconds:g} s: {setback.reason}"
 
 
 def _hold_for_health(
@@ -279,6 +324,10 @@ def _plan_next_batch(
             else UpgradeErrorCode.UNHEALTHY_BEFORE
         )
         return stop_at_limit(upgrade, UpgradeError(code=code, message=fault), situations)
+    stuck = find_stuck_departure(upgrade, situations)
+    if stuck is not None:
+        error = UpgradeError(code=UpgradeErrorCode.DRAIN_FAILED, message=stuck)
+        return stop_at_limit(upgrade, error, situations)
     departing = await_departures(scale_set, upgrade, situations)
     if departing is not None:
         return Plan(decisions=skips, holds=(departing,))

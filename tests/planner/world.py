@@ -418,7 +418,16 @@ class World:
 
 def describe(step: Any) -> str:
     """The type and every field that says what it is about."""
-    told = {"reason", "error", "upgrade", "tag", "replacements", "is_untouched", "is_binding"}
+    told = {
+        "reason",
+        "error",
+        "upgrade",
+        "tag",
+        "replacements",
+        "is_untouched",
+        "is_binding",
+        "awaits_undrain",
+    }
     fields = [getattr(step, name) for name in step.__dataclass_fields__ if name not in told]
     texts = [",".join(f) if isinstance(f, tuple) else str(f) for f in fields]
     texts += ["untouched"] if getattr(step, "is_untouched", False) else []
