@@ -149,7 +149,7 @@ def _note_refusal(
         return ()
     if move.state is not MemberState.FAILED or not is_credential_refused(situation):
         return ()
-    message = describe_refusal(member.carrier, move.reason)
+    message = describe_refusal(member.instance, f"{member.carrier}: {move.reason}")
     error = UpgradeError(code=UpgradeErrorCode.CREDENTIAL_REFUSED, message=message)
     reason = f"stops when the batch is through: {message}"
     return (BeginRollback(upgrade=upgrade.id, instances=(), error=error, reason=reason),)

@@ -127,7 +127,8 @@ def test_instances_are_drained_before_their_stop_and_undrained_once_healthy(lab,
     # The approval: asked, put off, asked again, given; who gave it is on record.
     assert [asked["instances"] for asked in answers.asked] == [["hooked_0"]] * 2
     given = [row["message"] for row in lab.json("events", "hooked") if "approved" in row["message"]]
-    assert given == [f"batch 1 of upgrade 1 approved by {plan[0]['approvedBy']}"]
+    upgrade = lab.json("upgrade", "status", "hooked")["id"]
+    assert given == [f"batch 1 of upgrade {upgrade} approved by {plan[0]['approvedBy']}"]
     for name, before in old.items():
         # The script saw the boot and the image of before, and wrote it where the new disk reads it.
         assert lab.ask(name, "cat /data/drained-boot") == before != boot_id(lab, name)

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from tests.e2e.harness import share_build_cache, state_directory
-from tests.e2e.test_serve import AT_ONCE, Lab, serving, wait_for_end
+from tests.e2e.harness import Lab, share_build_cache, state_directory
+from tests.e2e.serving import AT_ONCE, serving, wait_for_end
 
 HOOKS = ("drain", "undrain")
 AGENT = {

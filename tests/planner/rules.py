@@ -217,10 +217,10 @@ def _check_rollback(scale_set: ScaleSet, decision: BeginRollback) -> None:
     upgrade = scale_set.upgrade
     assert upgrade is not None
     assert upgrade.code is UpgradeCode.ROLLING_FORWARD, "goes back twice"
-    assert upgrade.policy.rollback_failed_instances_on_policy_breach
     if decision.error.code is UpgradeErrorCode.CREDENTIAL_REFUSED:
         assert not decision.instances  # kept for the end of the batch; the successor is deleted
         return
+    assert upgrade.policy.rollback_failed_instances_on_policy_breach
     assert decision.instances
     assert set(decision.instances) <= _find_left_behind(scale_set, upgrade)
 

@@ -280,11 +280,12 @@ def test_a_listener_that_fails_does_not_keep_events_from_the_next(lab):
     def fail(event):
         raise RuntimeError(event.name)
 
-    lab.hypervisor.subscribe(fail)
+    spare = lab.hypervisor.subscribe(fail)
     unsubscribe = lab.hypervisor.subscribe(events.put)
     config = lab.make()
     lab.hypervisor.ensure_defined(config)
     await_event(events, config.name, LifecycleKind.DEFINED)
+    spare()
     unsubscribe()
     lab.hypervisor.ensure_undefined(config.name)
     assert events.empty()
