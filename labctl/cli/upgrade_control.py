@@ -9,6 +9,7 @@ from labctl.cli.output import Output, print_document
 from labctl.cli.wishes import Name
 
 if TYPE_CHECKING:
+    from labctl.model.control import UpgradeControl
     from labctl.model.upgrade import Upgrade
 
 
@@ -76,7 +77,7 @@ def describe_control(upgrade: "Upgrade") -> dict[str, object]:
     approval, asked_at = find_approval(upgrade), upgrade.approval_asked_at
     is_asking = approval is not None and asked_at is not None and not upgrade.code.is_final
     return {
-        "control": upgrade.control,
+        "control": _mask(upgrade.control),
         "pausedAt": upgrade.paused_at,
         "ignoresWindows": upgrade.ignores_windows,
         "waitsForApproval": {
@@ -89,6 +90,14 @@ def describe_control(upgrade: "Upgrade") -> dict[str, object]:
         else None,
         "endReason": upgrade.end_reason or None,
     }
+
+
+def _mask(control: "UpgradeControl") -> "UpgradeControl":
+    approval = control.approval
+    if approval is None or approval.webhook is None:
+        return control
+    shown = approval.model_copy(update={"webhook": approval.webhook.masked})
+    return control.model_copy(update={"approval": shown})
 
 
 def _say(upgrade_id: int, message: str, *, changed: bool) -> None:

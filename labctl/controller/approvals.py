@@ -1,7 +1,9 @@
 """Asks the program or the server of the spec whether a batch may begin, beside the loop."""
 
 import json
+import logging
 import threading
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,7 +16,7 @@ from labctl.controller.signals import Signal
 from labctl.controller.upgrade_control import approve_batch, reject_batch
 from labctl.drivers.program import run_program
 from labctl.drivers.webhook import post
-from labctl.errors import LabError, NotFoundError, RefusedError
+from labctl.errors import HostError, LabError, NotFoundError, RefusedError
 from labctl.model.control import ApprovalPolicy
 from labctl.model.event import EventKind
 from labctl.model.plan import ScaleSet
@@ -29,6 +31,9 @@ _LONGEST_PAUSE = timedelta(minutes=1)
 _CALL = timedelta(seconds=30)
 _PATIENCE = timedelta(seconds=6)  # a program that is told to end may take five seconds
 _OK, _LATER = 200, 202
+_REASON_LIMIT = 300  # characters
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +64,7 @@ class Asker:
         self._lab = lab
         self._wake = wake
         self._question: Question | None = None
-        self._left: list[threading.Thread] = []  # of questions that nobody asks any more
+        self._left: list[threading.Thread] = []  # those of programs that are told to end
         self._signal = Signal()
         self._thread: threading.Thread | None = None
 
@@ -82,7 +87,7 @@ class Asker:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop asking; the next controller asks again."""
+        """Stop asking; the next controller asks again. Programs are waited for, servers not."""
         self._give_up()
         end = monotonic() + _PATIENCE.total_seconds()
         for thread in self._left:
@@ -91,31 +96,38 @@ class Asker:
     def _give_up(self) -> None:
         """Take no answer any more, without waiting for whoever was asked."""
         self._signal.cancel()
-        if self._thread is not None:
+        asked = self._question
+        if self._thread is not None and asked is not None and asked.policy.command is not None:
             self._left = [each for each in (*self._left, self._thread) if each.is_alive()]
         self._thread = self._question = None
 
     def _ask(self, question: Question, signal: Signal) -> None:
         pause, told = _FIRST_PAUSE, ""
-        while not signal.event.is_set():
-            try:
-                verdict = ask(self._lab, question, signal)
-                trouble = ""
-            except LabError as error:
-                verdict, trouble = None, error.brief
-            if signal.event.is_set() or read_clock() >= question.until:
+        while not _is_over(question, signal):
+            trouble = self._ask_once(question, signal)
+            if trouble is None or _is_over(question, signal):
                 return
-            try:
-                if verdict is not None:
-                    self._record(question, verdict)
-                    return
-                if trouble and trouble != told:
-                    told = trouble
-                    self._note(question, f"{question.policy.asked} gave no answer: {trouble}")
-            except LabError as error:
-                told = error.brief  # the store is away for a moment; the loop tells it
+            if trouble and trouble != told and self._note(question, trouble):
+                told = trouble
             signal.event.wait(pause.total_seconds())
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _ask_once(self, question: Question, signal: Signal) -> str | None:
+        """Why there is no answer yet, empty: without a reason; None: there is one on record."""
+        try:
+            verdict = ask(self._lab, question, signal)
+            if verdict is None or _is_over(question, signal):
+                return ""
+            self._record(question, verdict)
+        except HostError:
+            return ""  # the store is away for a moment; the loop tells it
+        except LabError as error:
+            return error.brief
+        except Exception:
+            # A thread that ends here would leave the answer to the default of the policy.
+            log.exception("internal error in the question about upgrade %s", question.upgrade)
+            return "internal error"
+        return None
 
     def _record(self, question: Question, verdict: Verdict) -> None:
         by, moment = question.policy.asked, read_clock()
@@ -144,16 +156,29 @@ class Asker:
             return  # a person was faster, or the upgrade has ended
         self._wake()
 
-    def _note(self, question: Question, message: str) -> None:
-        with self._lab.database.write() as connection:
-            add_event(
-                connection,
-                at=read_clock(),
-                scale_set=question.scale_set,
-                upgrade=question.upgrade,
-                kind=EventKind.WARNING,
-                message=f"{message}; asked again until {question.until:%Y-%m-%d %H:%M} UTC",
-            )
+    def _note(self, question: Question, trouble: str) -> bool:
+        """Tell it; False: the store is away."""
+        message = f"{question.policy.asked} gave no answer: {_clean(trouble)}"
+        try:
+            with self._lab.database.write() as connection:
+                add_event(
+                    connection,
+                    at=read_clock(),
+                    scale_set=question.scale_set,
+                    upgrade=question.upgrade,
+                    kind=EventKind.WARNING,
+                    message=f"{message}; asked again until {question.until:%Y-%m-%d %H:%M} UTC",
+                )
+        except LabError:
+            return False
+        except Exception:
+            log.exception("internal error in the note that %s", message)
+            return False
+        return True
+
+
+def _is_over(question: Question, signal: Signal) -> bool:
+    return signal.event.is_set() or read_clock() >= question.until
 
 
 def find_question(view: ScaleSet) -> Question | None:
@@ -194,7 +219,7 @@ def ask(lab: Lab, question: Question, signal: Signal) -> Verdict | None:
         )
         if done.exit_code is None:
             raise LabError("it did not end in time")
-        return Verdict(approves=done.exit_code == 0, reason=last_line(done.output))
+        return Verdict(approves=done.exit_code == 0, reason=_clean(last_line(done.output)))
     if policy.webhook is None:
         raise LabError("there is nobody to ask")
     answer = post(policy.webhook, question.document.encode(), timeout=min(left, _CALL))
@@ -208,14 +233,21 @@ def ask(lab: Lab, question: Question, signal: Signal) -> Verdict | None:
 def _read_answer(body: bytes, host: str) -> Verdict:
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     decision = found.get("decision") if isinstance(found, dict) else None
-    if not isinstance(found, dict) or decision not in {"Approve", "Reject"}:
+    if not isinstance(decision, str) or decision not in {"Approve", "Reject"}:
         raise LabError(f'{host} answered without "decision": "Approve" or "Reject"')
     reason = found.get("reason")
-    text = " ".join(reason.split())[:300] if isinstance(reason, str) else ""
+    text = _clean(reason) if isinstance(reason, str) else ""
     return Verdict(approves=decision == "Approve", reason=text)
+
+
+def _clean(text: str) -> str:
+    """One line that every store and terminal takes, whatever somebody has answered."""
+    whole = text.encode("utf-8", "replace").decode()  # JSON may hold half a character
+    plain = (" " if unicodedata.category(each) == "Cc" else each for each in whole)
+    return " ".join("".join(plain).split())[:_REASON_LIMIT]
 
 
 def _describe(view: ScaleSet, upgrade: Upgrade, policy: ApprovalPolicy, asked_at: datetime) -> str:

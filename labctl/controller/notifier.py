@@ -38,6 +38,7 @@ _LOCK_NAME = "_notify"  # no scale set can have this name
 _LOOK = timedelta(milliseconds=250)  # between two looks whether the store has changed
 _CALL = timedelta(seconds=10)
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=1), timedelta(minutes=5)
+_REST = timedelta(seconds=5)  # when the store cannot be used
 _AT_ONCE = 100  # events that are loaded at a time
 _PASSED_AT_MOST = 500  # events that nobody wanted and that are looked at again after a restart
 _CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
@@ -69,26 +70,35 @@ class Notifier:
         """Wait, not longer than `patience`, until all is told that can be; then stop."""
         if self._thread is None:
             return
-        self._finish_by = monotonic() + patience.total_seconds()
-        self._thread.join(patience.total_seconds() + 1)
+        end = self._finish_by = monotonic() + patience.total_seconds()
+        self._thread.join(patience.total_seconds())
         self._stop.set()
         with self._mutex:
             couriers = list(self._couriers.values())
         for courier in couriers:
-            courier.join(0.5)
+            courier.join(max(end - monotonic(), 0))
 
     def _run(self) -> None:
-        try:
-            while not self._stop.is_set():
+        told = ""
+        while not self._stop.is_set():
+            try:
                 with try_lock(self._settings, _LOCK_NAME) as is_ours:
                     if is_ours:
                         self._watch()
                         return
                 if self._is_late() or (self._finish_by is not None and not self._has_pending()):
                     return
-                self._stop.wait(_LOOK.total_seconds())
-        except LabError:
-            log.warning("notifications wait for the next command", exc_info=True)
+                told, rest = "", _LOOK
+            except LabError as error:
+                # A full disk, for example: a daemon goes on telling when there is room again.
+                rest = _REST
+                if error.brief != told:
+                    log.warning("notifications wait: %s", error.brief, exc_info=True)
+                    told = error.brief
+            except Exception:
+                rest = _REST
+                log.exception("internal error in the work for receivers")
+            self._stop.wait(rest.total_seconds())
 
     def _watch(self) -> None:
         with self._database.changes() as has_changed:
@@ -114,11 +124,13 @@ class Notifier:
     def _send_couriers(self) -> bool:
         """Send somebody to each receiver that waits; True: nobody waits who can be reached."""
         with self._database.read() as connection:
-            if not has_receivers(connection):
-                return True
-            receivers = load_receivers(connection)
+            receivers = load_receivers(connection) if has_receivers(connection) else []
             pending = [each for each in receivers if self._find_pending(connection, each)]
         waiting = {each.key for each in pending}
+        for key in set(self._next_try) - waiting:
+            self._next_try.pop(key, None)  # taken out of the spec, or told all that it wants
+        if not receivers:
+            return True
         self._settle([each for each in receivers if each.key not in waiting])
         with self._mutex:
             for each in pending:
@@ -176,21 +188,26 @@ class Notifier:
                 for event, document in found:
                     if self._stop.is_set():
                         return
-                    try:
-                        deliver(fresh[key].spec, document)
-                    except LabError as error:
-                        self._put_off(key, error.brief, failures + 1)
+                    trouble = _try_to_deliver(fresh[key].spec, document)
+                    if trouble is not None:
+                        self._put_off(key, trouble, failures + 1)
                         return
                     failures = 0
                     self._next_try.pop(key, None)
                     with self._database.write() as connection:
                         save_told(connection, key, event.id, now=read_clock())
-        except LabError:
-            self._next_try[key] = monotonic() + _LONGEST_PAUSE.total_seconds() / 10
-            log.warning("receiver %s of %s waits: the store is away", key[1], key[0])
+        except LabError as error:
+            self._let_wait(key)
+            log.warning("receiver %s of %s waits: %s", key[1], key[0], error.brief)
+        except Exception:
+            self._let_wait(key)
+            log.exception("internal error in the work for receiver %s of %s", key[1], key[0])
         finally:
             with self._mutex:
                 self._couriers.pop(key, None)
+
+    def _let_wait(self, key: tuple[str, str]) -> None:
+        self._next_try[key] = monotonic() + _LONGEST_PAUSE.total_seconds() / 10
 
     def _put_off(self, key: tuple[str, str], error: str, failures: int) -> None:
         pause = min(_FIRST_PAUSE * (1 << min(failures - 1, 12)), _LONGEST_PAUSE)
@@ -265,9 +282,22 @@ def send_test(receiver: Notification, scale_set: str) -> int:
     return deliver(receiver, _make_document(event, None))
 
 
+def _try_to_deliver(receiver: Notification, document: dict[str, object]) -> str | None:
+    """Why it was not told; None: it was."""
+    try:
+        deliver(receiver, document)
+    except LabError as error:
+        return error.brief
+    except Exception:
+        # It waits as any other, instead of being tried again at once and for ever.
+        log.exception("internal error in the work for receiver %s", receiver.name)
+        return "internal error"
+    return None
+
+
 def deliver(receiver: Notification, document: dict[str, object]) -> int:
     """Post one event; returns the status. Raises LabError unless it is 2xx."""
-    body = json.dumps(document, ensure_ascii=False).encode()
+    body = json.dumps(document, ensure_ascii=False).encode(errors="replace")
     answer = post(receiver, body, content_type=_CONTENT_TYPE, timeout=_CALL)
     if not 200 <= answer.status < 300:
         raise LabError(f"{receiver.host} answered {answer.status}")

@@ -4,14 +4,15 @@ import hashlib
 import hmac
 import os
 import stat
-import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 
+from labctl.drivers.deadline import Deadline, DeadlineAdapter
 from labctl.errors import LabError
 from labctl.model.extension_rules import is_near
 from labctl.model.webhook import Webhook, host_of
@@ -20,6 +21,7 @@ SIGNATURE = "Labctl-Signature"  # sha256=<HMAC of the body, in hexadecimal digit
 ANSWER_LIMIT = 64 * 1024  # bytes of an answer that are read
 _SECRET_LIMIT = 4096
 _REQUEST_LIMIT = timedelta(minutes=1)
+_LATE = "did not answer in time"
 
 
 class WebhookError(LabError):
@@ -48,24 +50,25 @@ def post(
     headers = {"Content-Type": content_type, "User-Agent": "labctl", "Accept": "application/json"}
     if webhook.secret_file is not None:
         headers[SIGNATURE] = sign(body, read_secret(Path(webhook.secret_file)))
-    end = time.monotonic() + timeout.total_seconds()
-    with requests.Session() as session:
-        session.auth = _no_other_credential
-        # A proxy has no business between us and this host or its neighbours.
-        session.trust_env = not is_near(urlsplit(webhook.url).hostname or "")
+    limit, host = min(timeout, _REQUEST_LIMIT), host_of(webhook.url)
+    with Deadline(limit) as deadline, _open_session(webhook.url) as session:
         try:
             with session.post(
                 webhook.url,
                 data=body,
                 headers=headers,
-                timeout=min(timeout, _REQUEST_LIMIT).total_seconds(),
+                timeout=limit.total_seconds(),
                 allow_redirects=False,
                 stream=True,
             ) as answer:
-                return Answer(status=answer.status_code, body=_read(answer, end))
-        except requests.RequestException as error:
+                if deadline.has_passed:  # a shut connection looks like the end of the head
+                    raise WebhookError(f"{host} {_LATE}")
+                return Answer(status=answer.status_code, body=_read(answer, deadline))
+        # ValueError: names that cannot be one of a host. OSError: what requests raises, and more.
+        except (OSError, ValueError, urllib3.exceptions.HTTPError) as error:
+            reason = _LATE if deadline.has_passed else _reason(error)
             # Without its cause: that repeats the whole URL.
-            raise WebhookError(f"{host_of(webhook.url)} {_reason(error)}") from None
+            raise WebhookError(f"{host} {reason}") from None
 
 
 def sign(body: bytes, secret: bytes) -> str:
@@ -100,12 +103,27 @@ def read_secret(path: Path) -> bytes:
     return secret
 
 
-def _read(answer: requests.Response, end: float) -> bytes:
+def _open_session(url: str) -> requests.Session:
+    session = requests.Session()
+    session.auth = _no_other_credential
+    # A proxy has no business between us and this host or its neighbours.
+    session.trust_env = not is_near(urlsplit(url).hostname or "")
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, DeadlineAdapter())
+    return session
+
+
+def _read(answer: requests.Response, deadline: Deadline) -> bytes:
+    """The body, or what came of it in time: its status has been given."""
     content = b""
-    for chunk in answer.iter_content(4096):
-        content += chunk
-        if len(content) >= ANSWER_LIMIT or time.monotonic() > end:
-            break
+    try:
+        for chunk in answer.iter_content(4096):
+            content += chunk
+            if len(content) >= ANSWER_LIMIT:
+                break
+    except (OSError, urllib3.exceptions.HTTPError):
+        if not deadline.has_passed:
+            raise
     return content[:ANSWER_LIMIT]
 
 
@@ -114,9 +132,9 @@ def _no_other_credential(request: requests.PreparedRequest) -> requests.Prepared
     return request
 
 
-def _reason(error: requests.RequestException) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, requests.exceptions.SSLError):
         return "has a certificate that is not trusted"
     if isinstance(error, requests.Timeout):
-        return "did not answer in time"
+        return _LATE
     return "is not reachable"

@@ -69,8 +69,8 @@ def find_url_fault(url: str, *, allow_http: bool) -> str | None:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        return f"is no URL: {error}"
+    except ValueError:  # without its text, which may repeat a password
+        return "is no URL: its host or its port is wrong"
     if not host or parts.scheme not in {"https", "http"} or port == 0:
         return "must be a URL such as https://files.example/install.sh"
     if not re.fullmatch(r"[!-~]+", url) or parts.fragment:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from labctl.model import spec_rules as rules
-from labctl.model.extension_rules import is_near
+from labctl.model.extension_rules import MASK, is_near
 from labctl.model.strict import Strict
 
 
@@ -16,14 +16,17 @@ def find_webhook_fault(url: str, *, allow_http: bool) -> str | None:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        return f"is no URL: {error}"
+    except ValueError:  # without its text, which may repeat a password
+        return "is no URL: its host or its port is wrong"
     if not host or parts.scheme not in {"https", "http"} or port == 0:
         return "must be a URL such as https://hooks.example/labctl"
     if not re.fullmatch(r"[!-~]{1,2048}", url) or parts.fragment:
         return "must be printable ASCII text without blanks and without '#'"
     if parts.username is not None or parts.password is not None:
         return "must hold no user and password; a secretFile signs what is sent"
+    name = host.removesuffix(".")
+    if len(name) > 253 or not all(0 < len(label) < 64 for label in name.split(".")):
+        return "must name a host of at most 253 characters, at least 1 and at most 63 between dots"
     if parts.scheme == "http" and not allow_http:
         return "must be https; plain http needs allowHttp, and a loopback or private address"
     if parts.scheme == "http" and not is_near(host):
@@ -38,10 +41,17 @@ def host_of(url: str) -> str:
     return f"{host}:{parts.port}" if parts.port else host
 
 
+def mask_url(url: str) -> str:
+    """The URL without what may be secret in it: its path and its query."""
+    parts = urlsplit(url)
+    is_plain = parts.path in {"", "/"} and not parts.query
+    return url if is_plain else f"{parts.scheme}://{host_of(url)}/{MASK}"
+
+
 class Webhook(Strict):
     """Where labctl posts JSON. Redirects are not followed."""
 
-    url: str
+    url: str = Field(repr=False)  # its path and its query may be secret
     allow_http: bool = Field(
         default=False, description="Allow plain http to loopback and private addresses"
     )
@@ -60,3 +70,8 @@ class Webhook(Strict):
     def host(self) -> str:
         """Whom it calls, for people."""
         return host_of(self.url)
+
+    @property
+    def masked(self) -> Self:
+        """The same, to be shown where nobody asks for the spec."""
+        return self.model_copy(update={"url": mask_url(self.url)})

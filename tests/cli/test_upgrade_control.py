@@ -6,6 +6,8 @@ from datetime import timedelta
 import pytest
 
 from labctl.cli.app import main
+from labctl.cli.output import to_plain
+from labctl.cli.upgrade_document import as_document
 from labctl.controller.clock import now
 from labctl.controller.lock import try_lock
 from labctl.errors import ExitCode
@@ -13,9 +15,10 @@ from labctl.model.control import ApprovalPolicy, CanaryPolicy, UpgradeControl
 from labctl.model.plan import BeginBatch, EndUpgrade
 from labctl.model.upgrade import MemberState, UpgradeCode
 from labctl.model.upgrade_policy import RollingUpgradePolicy
+from labctl.model.webhook import Webhook
 from labctl.settings import load_settings
 from labctl.store.instances import change_generation
-from labctl.store.upgrades import change_member, change_upgrade
+from labctl.store.upgrades import change_member, change_upgrade, load_upgrade
 from tests.controller.test_record import NOW, decide, start_upgrade
 from tests.controller.test_record import database as database  # noqa: PLC0414 - a fixture
 from tests.controller.test_record import web as web  # noqa: PLC0414 - a fixture
@@ -78,6 +81,18 @@ def test_the_status_tells_what_waits_for_approval_until_it_is_given(asking, run)
     assert (code, told.out) == (0, f"upgrade {asking}: batch 1 is approved\n")
     assert json.loads(run("status", "web", "-o", "json")[1].out)["waitsForApproval"] is None
     assert run("approve", "web")[0] == ExitCode.REFUSED
+
+
+def test_the_policy_of_an_upgrade_is_shown_without_what_is_secret_in_a_url(web):
+    upgrade = start_upgrade(web)
+    webhook = Webhook(url="https://change.example/hush?token=hush")
+    control = UpgradeControl(approval=ApprovalPolicy(webhook=webhook))
+    with web.write() as connection:
+        change_upgrade(connection, upgrade, control=control.model_dump_json())
+    with web.read() as connection:
+        shown = to_plain(as_document(load_upgrade(connection, upgrade)))
+    assert shown["control"]["approval"]["webhook"]["url"] == "https://change.example/********"
+    assert "hush" not in json.dumps(shown)
 
 
 def test_a_rejection_is_told(asking, run):

@@ -1,6 +1,7 @@
 """Approvals by a program and by a server on loopback, recorded in a real store."""
 
 import json
+import socket
 import threading
 from datetime import timedelta
 from types import SimpleNamespace
@@ -113,13 +114,56 @@ def test_a_server_that_rejects_ends_the_upgrade_with_its_reason(lab, web, server
     assert found.cancel_asked_at is not None
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"decision": "yes"}', b"{", b'{"decision": 1}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b'{"decision": "yes"}',
+        b"{",
+        b'{"decision": 1}',
+        b'{"decision": []}',
+        b'{"decision": {}}',
+        b"\xff",
+        b"[" * 60000,
+    ],
+    ids=lambda body: body[:20].decode(errors="replace"),
+)
 def test_what_is_no_decision_is_none(lab, server, asking, body):
     asking(webhook=webhook(server))
     server.answers = [(200, body, {})]
     question = find_question(view(lab.database))
     with pytest.raises(LabError, match="without"):
         ask(lab, question, Signal())
+
+
+def test_odd_answers_keep_nobody_from_the_decision(lab, web, server, asking):
+    upgrade = asking(webhook=webhook(server))
+    odd = rb'{"decision": "Reject", "reason": "freeze \ud83d\u001b[31m\u0000 now"}'
+    server.answers = [(200, b'{"decision": []}', {}), (200, b"[" * 60000, {}), (200, odd, {})]
+    settle(lab)
+    found = load(web, upgrade)
+    assert found.cancel_reason.endswith(": freeze ? [31m now")
+    assert len([text for text in messages(web) if "gave no answer" in text]) == 1
+
+
+def test_an_internal_error_is_no_answer_and_the_question_is_asked_again(
+    lab, web, server, asking, monkeypatch
+):
+    upgrade = asking(webhook=webhook(server))
+    server.default = answer("Approve")
+    faults = [RuntimeError("a fault of labctl"), TypeError("another")]
+
+    def fail_first(*args, **words):
+        if faults:
+            raise faults.pop()
+        return approve_batch(*args, **words)
+
+    monkeypatch.setattr(approvals, "approve_batch", fail_first)
+    settle(lab)
+    assert load(web, upgrade).approved_batch == 1
+    assert len(server.taken) == 3
+    assert len([text for text in messages(web) if "gave no answer: internal error" in text]) == 1
 
 
 @pytest.mark.parametrize(
@@ -172,3 +216,27 @@ def test_an_answer_that_never_comes_holds_nobody_up(lab, server, asking):
     asker.consider(view(lab.database))
     server.await_taken(2)
     asker.close()
+
+
+def test_the_end_does_not_wait_for_a_server(lab, asking, monkeypatch):
+    monkeypatch.setattr(approvals, "_PATIENCE", timedelta(minutes=1))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        asking(webhook=Webhook(url=url, allow_http=True))
+        asker = Asker(lab, lambda: None)
+        asker.consider(view(lab.database))
+        thread = asker._thread
+        asker.close()
+        assert thread.is_alive()
+    thread.join(SOON)
+    assert not thread.is_alive()
+
+
+def test_the_end_waits_for_a_program(lab, asking, monkeypatch):
+    monkeypatch.setattr(approvals, "_PATIENCE", timedelta(minutes=1))
+    asking(command=("sh", "-c", "sleep 100"))
+    asker = Asker(lab, lambda: None)
+    asker.consider(view(lab.database))
+    thread = asker._thread
+    asker.close()
+    assert not thread.is_alive()

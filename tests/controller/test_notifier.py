@@ -1,5 +1,6 @@
 """Receivers on loopback, and a real store."""
 
+import socket
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ from labctl.controller import notifier
 from labctl.controller.desired import apply_spec, delete_scale_set
 from labctl.controller.lock import try_lock
 from labctl.controller.notifier import Notifier, notifying, send_test
-from labctl.errors import LabError
+from labctl.errors import HostError, LabError
 from labctl.model.event import EventKind
 from labctl.model.notification import Notification, Topic, TopicFilter
 from labctl.store.events import add_event
@@ -177,3 +178,82 @@ def test_what_nobody_wants_is_not_looked_at_for_ever(settings, web, server, monk
     tell(settings, web)
     assert load(web)[0].told == before + 10
     assert server.taken == []
+
+
+def test_a_store_that_is_away_for_a_moment_ends_nothing(settings, web, server, monkeypatch):
+    monkeypatch.setattr(notifier, "_REST", timedelta(milliseconds=10))
+    faults = [HostError("the store cannot be used"), RuntimeError("a fault of labctl")]
+
+    def fail_first(*args):
+        if faults:
+            raise faults.pop()
+        return load_receivers(*args)
+
+    monkeypatch.setattr(notifier, "load_receivers", fail_first)
+    listen(web, receiver(server))
+    happen(web, ("batch 1", Topic.BATCH_STARTED))
+    made = Notifier(settings, web)
+    made.start()
+    server.await_taken(1)
+    made.finish(SOON)
+    assert not faults
+    assert load(web)[0].error == ""
+
+
+def test_an_internal_error_puts_a_receiver_off_as_any_other(settings, web, server, monkeypatch):
+    def fail(*args, **words):
+        raise RuntimeError("a fault of labctl")
+
+    monkeypatch.setattr(notifier, "post", fail)
+    listen(web, receiver(server))
+    happen(web, ("batch 1", Topic.BATCH_STARTED))
+    tell(settings, web)
+    assert load(web)[0].error == "internal error"
+    assert load(web)[0].failures >= 1
+
+
+def test_an_event_with_half_a_character_is_told(settings, web, server):
+    listen(web, receiver(server))
+    with web.write() as connection:
+        add_event(
+            connection,
+            at=NOW,
+            scale_set="web",
+            kind=EventKind.FAILURE,
+            message="x",
+            detail="half \ud83d",
+        )
+    tell(settings, web)
+    assert server.documents[0]["data"]["detail"] == "half ?"
+
+
+@pytest.mark.parametrize("rest", [[], ["other"]])
+def test_who_is_gone_is_not_to_be_tried_again(settings, web, server, rest):
+    made = Notifier(settings, web)
+    made._next_try[("web", "nightly")] = 0.0
+    listen(web, *(receiver(server, name) for name in rest))
+    made._send_couriers()
+    assert made._next_try == {}
+
+
+def test_the_end_waits_once_for_all_receivers_together(settings, web, monkeypatch):
+    monkeypatch.setattr(notifier, "_CALL", timedelta(seconds=5))
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        with web.write() as connection:
+            for name in ("web", "app"):
+                everyone = [
+                    Notification(name=f"r{i}", url=url, allow_http=True, events=(TopicFilter.ALL,))
+                    for i in range(10)
+                ]
+                save_receivers(connection, name, everyone)
+                add_event(connection, at=NOW, scale_set=name, kind=EventKind.REQUEST, message="x")
+        made = Notifier(settings, web)
+        made._send_couriers()
+        couriers = list(made._couriers.values())
+        made.start()
+        made.finish(timedelta(milliseconds=50))
+        assert [each.is_alive() for each in couriers] == [True] * 20
+    for each in couriers:  # hung up on
+        each.join(SOON.total_seconds())
+        assert not each.is_alive()

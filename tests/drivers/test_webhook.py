@@ -2,6 +2,8 @@
 
 import hashlib
 import hmac
+import socket
+import threading
 from datetime import timedelta
 
 import pytest
@@ -57,6 +59,57 @@ def test_a_server_that_is_down_is_named_without_its_query(server):
     with pytest.raises(WebhookError, match=f"127.0.0.1:{server.port} is not reachable") as caught:
         post(webhook, b"{}", timeout=SOON)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["a..b", ".a", "a" * 64 + ".example"])
+def test_a_name_that_is_none_of_a_host_is_told_as_others(host):
+    webhook = Webhook.model_construct(url=f"https://{host}/?hush", secret_file=None)
+    with pytest.raises(WebhookError, match="is not reachable") as caught:
+        post(webhook, b"{}", timeout=SOON)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.fixture
+def dripping():
+    """Makes a server that begins like this, and goes on byte by byte; the value is its URL."""
+    is_over, opened = threading.Event(), []
+
+    def begin(head):
+        listener = socket.create_server(("127.0.0.1", 0))
+        opened.append(listener)
+
+        def drip():
+            taken, _ = listener.accept()
+            with taken:
+                try:
+                    taken.sendall(head)
+                    for _ in range(200):  # an end, so that a test fails and does not hang
+                        if is_over.wait(0.05):
+                            break
+                        taken.sendall(b"x")
+                except OSError:
+                    return  # it has hung up
+
+        threading.Thread(target=drip, daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+    yield begin
+    is_over.set()
+    for each in opened:
+        each.close()
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 2", b"HTTP/1.1 200 OK\r\nX: "])
+def test_a_head_that_never_ends_is_given_up_at_the_deadline(dripping, head):
+    webhook = Webhook(url=dripping(head), allow_http=True)
+    with pytest.raises(WebhookError, match="did not answer in time"):
+        post(webhook, b"{}", timeout=timedelta(seconds=0.4))
+
+
+def test_a_body_that_never_ends_does_not_take_the_status_away(dripping):
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"
+    webhook = Webhook(url=dripping(head), allow_http=True)
+    assert post(webhook, b"{}", timeout=timedelta(seconds=0.4)).status == 200
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ SUM = "a" * 64
         ("https://me:pw@files.example/a", True, "no user and password"),
         ("https://files.example/a?se=1&sig=s3cret", True, "holds a signature"),
         ("https://[files.example/a", True, "is no URL"),
+        ("https://me:hush/ab@files.example/a", True, "is no URL: its host or its port is wrong"),
     ],
 )
 def test_urls(url, allow_http, fault):

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from labctl.model.control import ApprovalPolicy
 from labctl.model.hook import Hook, HookKind, Hooks
-from labctl.model.webhook import Webhook, find_webhook_fault, host_of
+from labctl.model.webhook import Webhook, find_webhook_fault, host_of, mask_url
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,14 @@ def test_hooks_are_found_by_kind():
         ("https://host:0/", "must be a URL"),
         ("https://host:99999/", "is no URL"),
         ("https://me:hush@hooks.example/", "no user and password"),
+        ("https://me:hush/ab@hooks.example/", "is no URL"),
+        ("https://hooks.example./", None),
+        ("https://hooks..example/", "between dots"),
+        ("https://.hooks.example/", "between dots"),
+        ("https://./", "between dots"),
+        (f"https://{'a' * 63}.example/", None),
+        (f"https://{'a' * 64}.example/", "between dots"),
+        (f"https://{'a.' * 130}example/", "at most 253"),
         ("https://hooks.example/a b", "without blanks"),
         ("https://hooks.example/#x", "without '#'"),
     ],
@@ -67,6 +75,22 @@ def test_plain_http_has_to_be_allowed():
 def test_a_host_is_shown_without_path_and_query():
     assert host_of("https://hooks.example/a?token=hush") == "hooks.example"
     assert host_of("http://[::1]:8080/") == "[::1]:8080"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://hooks.example/", "https://hooks.example/"),
+        ("https://hooks.example", "https://hooks.example"),
+        ("https://hooks.example?hush", "https://hooks.example/********"),
+        ("https://hooks.example:8443/hush", "https://hooks.example:8443/********"),
+        ("https://[::1]:8443/a?token=hush", "https://[::1]:8443/********"),
+    ],
+)
+def test_a_url_is_shown_without_what_may_be_secret(url, shown):
+    webhook = Webhook(url=url)
+    assert (mask_url(url), webhook.masked.url) == (shown, shown)
+    assert "hush" not in repr(webhook)
 
 
 def test_who_is_asked_for_an_approval():
