@@ -225,7 +225,7 @@ class _Resolver:
             elif b"\0" in content:
                 fault = f"file {name!r} is not a text file"
             else:
-                return content.decode()
+                return content.decode("utf-8-sig")  # Notepad's mark would be the first character
         except UnicodeDecodeError:
             fault = f"file {name!r} is not UTF-8 text"
         except FileNotFoundError:
