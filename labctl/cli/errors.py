@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from labctl.cli.context import current_options
-from labctl.cli.output import Output
+from labctl.cli.output import Output, format_line
 from labctl.errors import ExitCode, HostError, LabError
 from labctl.settings import load_settings, make_passable
 
@@ -52,7 +52,9 @@ def show_error(error: LabError) -> None:
     lines += [f"  {line}" for line in error.detail.splitlines()]
     if error.hint:
         lines.append(f"next: {error.hint}")
-    print("\n".join(lines), file=sys.stderr)
+    # What a guest or a hook said may be quoted.
+    shown = (format_line(part) for line in lines for part in line.split("\n"))
+    print("\n".join(shown), file=sys.stderr)
 
 
 def exit_code_of(error: BaseException, arguments: Sequence[str]) -> int:

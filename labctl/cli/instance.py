@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from labctl.model.instance import Generation, Wanted
     from labctl.model.plan import ScaleSet
 
+_HOOK_RUNS = 6  # that are shown: three times drain and undrain
+
 Name = Annotated[str, typer.Argument(metavar="INSTANCE", help="For example web_3.")]
 Names = Annotated[
     list[str], typer.Argument(metavar="INSTANCE", help="One or more, for example web_3.")
@@ -53,12 +55,14 @@ def list_(
 
 
 def show(name: Name) -> None:
-    """Show one instance with its OS disks, extensions and data disks."""
+    """Show one instance with its OS disks, extensions, data disks and latest hook runs."""
     from labctl.cli.describe import describe_instance
+    from labctl.cli.evidence import describe_run, print_hook_runs
     from labctl.cli.follow import opened_lab
     from labctl.controller.build import console_log
     from labctl.controller.work import look_once
     from labctl.store.data_disks import load_data_disks
+    from labctl.store.hooks import load_hook_runs
     from labctl.store.instances import find_scale_set_of
 
     context = current_context()
@@ -69,6 +73,10 @@ def show(name: Name) -> None:
         instance = next(i for i in view.instances if i.name == name)
         with lab.database.read() as connection:
             disks = load_data_disks(connection, scale_set, instance.ordinal)
+            # Not those of an earlier instance of the same name.
+            runs = load_hook_runs(
+                connection, instance=name, since=instance.created_at, limit=_HOOK_RUNS
+            )
         document = describe_instance(lab, view, plan, instance) | {
             "consoleLog": console_log(lab, scale_set, name),
             "osDisks": [
@@ -101,7 +109,11 @@ def show(name: Name) -> None:
                 {"name": disk.name, "path": disk.path, "size": disk.size} for disk in disks
             ],
         }
-    print_document(document, context.output)
+    if context.output is Output.TABLE:
+        print_document(document, context.output)
+        print_hook_runs(runs)
+        return
+    print_document({**document, "hooks": [describe_run(run) for run in runs]}, context.output)
 
 
 def _find_tolerated(view: "ScaleSet", generation: "Generation") -> set[str]:

@@ -97,10 +97,13 @@ def format_cell(value: object) -> str:
         return format_span(value)
     if isinstance(value, list | tuple):
         return ", ".join(format_cell(item) for item in value)
-    text = str(value.value) if isinstance(value, Enum) else str(value)
-    # Text from guests and files may hold line breaks or escape sequences; a cell is one plain line.
+    return format_line((str(value.value) if isinstance(value, Enum) else str(value)).strip())
+
+
+def format_line(text: str) -> str:
+    """Write text of guests and files, without line breaks and escape sequences, as it stands."""
     return "".join(
-        " " if unicodedata.category(character) == "Cc" else character for character in text.strip()
+        " " if unicodedata.category(character) == "Cc" else character for character in text
     )
 
 

@@ -61,7 +61,7 @@ def _describe(forecast: "Forecast", runs: str) -> dict[str, Any]:
     return {
         "scaleSet": forecast.scale_set,
         "region": forecast.region,
-        "runs": runs,
+        "runs": runs or None,
         "latest": latest or None,
         "takes": takes,
         "when": when,

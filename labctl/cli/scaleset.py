@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labctl.cli.context import Context, current_context
-from labctl.cli.output import Column, Output, print_document, print_rows
+from labctl.cli.output import Column, Output, format_cell, print_document, print_rows
 from labctl.cli.wishes import Deadline, Name, NoWait, confirm, parse_deadline
 from labctl.errors import InvalidError
 
@@ -223,6 +223,8 @@ def scale(
         if not no_wait:
             outcome = follow(context, lab, name, converged, deadline=deadline, since=since)
     message = outcome.message if outcome else "recorded"
+    if outcome is None and context.output is Output.TABLE:
+        message += f"; run: labctl scale {name} {capacity}"
     if not changed:
         message = f"nothing to change, capacity is {capacity} already; {message}"
     _say(context.output, name, message, changed=changed)
@@ -286,6 +288,8 @@ def events(
             "scaleSet": event.scale_set,
             "instance": event.instance,
             "upgrade": event.upgrade,
+            "topic": event.topic,
+            "detail": event.detail,
         }
         for event in found
     ]
@@ -338,6 +342,7 @@ def why(
     instance: Annotated[str, typer.Argument(metavar="INSTANCE", help="For example web_3.")],
 ) -> None:
     """Explain what an instance is doing or waiting for, and how it came to that."""
+    from labctl.cli.evidence import print_lines
     from labctl.cli.follow import opened_lab
     from labctl.controller.clock import now
     from labctl.controller.work import look_once
@@ -359,12 +364,12 @@ def why(
         )
         return
     for reason in reasons:
-        print(f"{instance}: {reason}")
+        print(f"{instance}: {format_cell(reason)}")
     print("\nrecent events:")
     for event in recent:
-        print(f"  {event.at:%Y-%m-%dT%H:%M:%SZ}  {event.kind.value:<8}  {event.message}")
-        for line in event.detail.splitlines():
-            print(f"      {line}")
+        message = format_cell(event.message)
+        print(f"  {event.at:%Y-%m-%dT%H:%M:%SZ}  {event.kind.value:<8}  {message}")
+        print_lines(event.detail, indent="      ")
 
 
 def _say(output: Output, name: str, message: str, *, changed: bool) -> None:

@@ -143,8 +143,7 @@ def _parse(option: str, text: str) -> timedelta:
 _UNIT = """\
 [Unit]
 Description=labctl: scale sets of virtual machines
-After=libvirtd.service virtlogd.service network.target
-Wants=libvirtd.service
+{after}
 
 [Service]
 Type=notify
@@ -158,12 +157,21 @@ KillMode=process
 UMask=0077
 
 [Install]
-WantedBy=multi-user.target
+WantedBy={target}
 """
+_AFTER_SYSTEM = """\
+After=libvirtd.service virtlogd.service network.target
+Wants=libvirtd.service"""
 
 
 def _make_unit(context: Context, first_within: str, rollout_after: str) -> str:
+    from labctl.drivers.host_access import is_local, is_system
+
+    # A user's service manager has no multi-user.target, and libvirt starts a session's libvirtd.
+    is_session = is_local(context.settings.uri) and not is_system(context.settings.uri)
     return _UNIT.format(
+        after="After=basic.target" if is_session else _AFTER_SYSTEM,
+        target="default.target" if is_session else "multi-user.target",
         # However it was started: argv[0] is a script, or a module that nobody may execute.
         python=_quote(sys.executable),
         state_dir=_quote(str(context.settings.state_dir)),

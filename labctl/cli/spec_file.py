@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from labctl.cli.protected_file import read_protected
 from labctl.cli.spec_faults import explain, label_of
-from labctl.drivers.program import find_program
+from labctl.drivers.program import find_program_fault
 from labctl.errors import InvalidError, LabError
 from labctl.model.control import ApprovalPolicy
 from labctl.model.hook import Hook
@@ -90,9 +90,9 @@ def _find_absent_programs(spec: ScaleSetSpec, document: Document) -> list[tuple[
     faults = []
     for steps, part in named:
         command = None if part is None else part.command
-        if command is not None and find_program(command[0]) is None:
+        fault = None if command is None else find_program_fault(command[0])
+        if fault is not None:
             at: Steps = (*steps, "command", 0)
-            fault = f"program {command[0]!r} is not there, or cannot be run"
             faults.append((document.mark_of(at), f"{label_of(at)}: {fault}"))
     return faults
 
@@ -225,7 +225,7 @@ class _Resolver:
             elif b"\0" in content:
                 fault = f"file {name!r} is not a text file"
             else:
-                return content.decode()
+                return content.decode("utf-8-sig")  # Notepad's mark would be the first character
         except UnicodeDecodeError:
             fault = f"file {name!r} is not UTF-8 text"
         except FileNotFoundError:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from labctl.cli.context import Context
-from labctl.cli.output import Output, format_moment, print_document, print_rows
+from labctl.cli.output import Output, format_cell, format_moment, print_document, print_rows
 from labctl.cli.upgrade_control import describe_control
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def print_upgrade(context: Context, upgrade: "Upgrade", waits: "Waits | None" = 
     print_rows(members, columns, context.output)
     for row in rows or ():
         until = "" if row["until"] is None else f" (until {format_moment(row['until'])})"
-        print(f"\nwaits for {row['subject']}: {row['reason']}{until}", end="")
+        print(f"\nwaits for {row['subject']}: {format_cell(row['reason'])}{until}", end="")
     if rows:
         print()
 

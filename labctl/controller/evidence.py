@@ -95,7 +95,7 @@ def collect_evidence(
             {"at": s.at.isoformat(), "state": s.state.value, "detail": s.detail} for s in samples
         ],
     }
-    redactor = find_secrets(view.models[generation.model_revision])
+    redactor = find_secrets(view.models.values())
     evidence = {key: _redact(value, redactor) for key, value in evidence.items()}
     serial = redactor.redact(serial.decode(errors="surrogateescape")).encode(
         errors="surrogateescape"

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -113,10 +113,13 @@ def run_one(
         fail(lab.database, view, instance, Rung.EXTENSIONS, text)
 
 
-def find_secrets(model: ScaleSetSpec) -> Redactor:
-    """Takes the protected settings of every extension of a model out of texts."""
+def find_secrets(models: Iterable[ScaleSetSpec]) -> Redactor:
+    """Takes the protected settings of every extension of these models out of texts."""
     return Redactor(
-        text for each in model.extensions for _, text in walk_texts(each.protected_settings)
+        text
+        for model in models
+        for each in model.extensions
+        for _, text in walk_texts(each.protected_settings)
     )
 
 

@@ -14,7 +14,7 @@ from labctl.controller.signals import Signal
 from labctl.drivers.extension import run_extension
 from labctl.drivers.failpoint import reach
 from labctl.drivers.guest_settings import pack_settings
-from labctl.drivers.program import run_program
+from labctl.drivers.program import KEPT, run_program
 from labctl.drivers.ssh import SshConnection
 from labctl.errors import LabError
 from labctl.model.event import EventKind
@@ -25,6 +25,8 @@ from labctl.model.plan import RunHook, ScaleSet
 from labctl.planner.hook_facts import end_hook
 from labctl.store.hooks import HookRun, begin_hook_run, end_hook_run
 from labctl.store.instances import change_instance, load_identity, save_hook_failure
+
+_OUTPUT_CUT = KEPT // 4  # characters; so long an output may have lost its beginning
 
 Connect = Callable[[timedelta], SshConnection]  # not longer than that
 
@@ -70,7 +72,8 @@ def run_hook(
     except LabError as error:
         if signal.is_cancelled:
             raise
-        end = _End(exit_code=None, output=str(error), fault=error.brief)
+        fault = f"{error.brief}; {error.hint}" if error.hint else error.brief
+        end = _End(exit_code=None, output=str(error), fault=fault)
     reach("hook:ran")
     _record(lab, view, instance, action, run, end)
 
@@ -123,7 +126,9 @@ def _run(
             check=signal.check,
         )
         code, output, is_late = result.exit_code, result.output, result.timed_out
-    output = find_secrets(view.models[instance.current.model_revision]).redact(output)
+    # The guest may run with an older model than the one that it is to have, and its secrets.
+    redactor = find_secrets(view.models.values())
+    output = redactor.redact(output, is_cut=len(output) >= _OUTPUT_CUT)
     fault = f"exit code {code}: {last_line(output)}" if code != 0 else ""
     if is_late:
         fault = f"did not end within {hook.timeout.total_seconds():g} s: {last_line(output)}"

@@ -133,6 +133,7 @@ class ScaleSetSpec(Strict):
         rules.require(
             [
                 *rules.find_repeated([disk.name for disk in disks], "name", "name"),
+                *rules.find_seed_names([disk.name for disk in disks]),
                 *rules.find_repeated(
                     [disk.mount_point for disk in disks], "mountPoint", "mount point"
                 ),

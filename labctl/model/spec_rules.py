@@ -10,6 +10,7 @@ Faults = list[tuple[Path, str]]
 
 CUSTOM_DATA_LIMIT = 65535  # bytes, as in Azure
 SCRIPT_LIMIT = 2**20  # bytes
+_SEED_LABEL = "cidata"
 _KEY_TYPES = (
     "ssh-ed25519",
     "ssh-rsa",
@@ -46,6 +47,18 @@ def find_repeated(values: Sequence[str | None], key: str, what: str) -> Faults:
             faults.append(((place, key), f"{what} {value!r} is taken by entry {first[value] + 1}"))
         first.setdefault(value, place)
     return faults
+
+
+def find_seed_names(disks: Sequence[str]) -> Faults:
+    """Find data disks whose file system would be labelled like the seed that a guest looks for."""
+    return [
+        (
+            (place, "name"),
+            f"{name!r} is the label of the seed, which the guest would look for there",
+        )
+        for place, name in enumerate(disks)
+        if name == _SEED_LABEL
+    ]
 
 
 def find_order_faults(after: Mapping[str, Sequence[str]]) -> Faults:

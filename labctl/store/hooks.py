@@ -109,15 +109,24 @@ def drop_hook_runs(connection: Connection, instance: str, *, now: datetime) -> N
 
 
 def load_hook_runs(
-    connection: Connection, *, upgrade: int | None = None, instance: str | None = None
+    connection: Connection,
+    *,
+    upgrade: int | None = None,
+    instance: str | None = None,
+    since: datetime | None = None,
+    limit: int | None = None,
 ) -> list[HookRun]:
-    """The runs of an upgrade or of an instance, oldest first."""
-    query = select(hook_run).order_by(hook_run.c.id)
+    """The runs of an upgrade or of an instance, oldest first; with `limit` the newest that many."""
+    query = select(hook_run).order_by(hook_run.c.id.desc())
     if upgrade is not None:
         query = query.where(hook_run.c.upgrade == upgrade)
     if instance is not None:
         query = query.where(hook_run.c.instance == instance)
-    return [_read(row) for row in connection.execute(query)]
+    if since is not None:
+        query = query.where(hook_run.c.started_at >= since)
+    if limit is not None:
+        query = query.limit(limit)
+    return [_read(row) for row in reversed(connection.execute(query).all())]
 
 
 def _read(row: Row[Any]) -> HookRun:

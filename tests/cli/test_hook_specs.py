@@ -68,6 +68,16 @@ def test_a_fault_is_told_with_its_place(rest, fault, tmp_path):
     assert line.startswith(f"web.yaml:{fault}"), line
 
 
+def test_a_script_that_cannot_begin_is_a_fault_of_the_spec(tmp_path):
+    script = tmp_path / "drain"
+    script.write_text("echo hi\n")
+    script.chmod(0o700)
+    with pytest.raises(InvalidError) as caught:
+        parse(f"upgradePolicy: {{hooks: {{drain: {{command: [{script}]}}}}}}\n", tmp_path)
+    assert caught.value.detail.startswith("web.yaml:4:43: upgradePolicy.hooks.drain.command[0]: ")
+    assert "its first line must be '#!'" in caught.value.detail
+
+
 def test_secret_files_are_named_by_their_whole_path_and_not_read_in(tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("hush")

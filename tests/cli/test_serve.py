@@ -50,3 +50,21 @@ def run(command, cwd=None):
 def test_a_stop_of_the_unit_spares_what_outlives_the_daemon(tmp_path, capsys):
     assert main(["serve", "--systemd-unit", "--state-dir", str(tmp_path)]) == 0
     assert "KillMode=process" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("uri", "target", "names_libvirtd"),
+    [
+        ("qemu:///system", "multi-user.target", True),
+        ("qemu:///session", "default.target", False),
+    ],
+)
+def test_the_unit_file_of_a_session_is_for_the_user_s_own_service_manager(
+    uri, target, names_libvirtd, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("os.geteuid", lambda: 1000)  # for root both lead to the host's daemons
+    assert main(["serve", "--systemd-unit", "--state-dir", str(tmp_path), "--uri", uri]) == 0
+    unit = capsys.readouterr().out.splitlines()
+    assert f"WantedBy={target}" in unit
+    assert ("Wants=libvirtd.service" in unit) is names_libvirtd
+    assert any(x.startswith("After=libvirtd.service") for x in unit) is names_libvirtd

@@ -40,6 +40,8 @@ def test_a_short_spec_has_all_the_defaults():
 
 
 FAULTS = {
+    "dataDisks:\n  - {name: cidata, size: 1GiB}\n": "5:12: dataDisks[0].name: 'cidata' is the "
+    "label of the seed, which the guest would look for there",
     "dataDisks:\n  - {name: data}\n": "5:5: dataDisks[0].size: is missing",
     "capacity_: 1\n": "4:1: capacity_: unknown key; did you mean capacity?",
     "custom_data: {}\n": "4:1: custom_data: unknown key; did you mean customData?",
@@ -197,6 +199,13 @@ def test_a_private_key_is_never_shown(tmp_path):
     (fault,) = _faults("sshKeys: [./id]\n", base=tmp_path)
     assert "private key" in fault
     assert "c2VjcmV0" not in fault
+
+
+def test_the_mark_that_notepad_puts_before_a_text_is_no_part_of_it(tmp_path):
+    (tmp_path / "setup.ps1").write_text("\ufeff#ps1_sysnative\r\nexit 0\r\n")
+    spec = _parse("windowsConfiguration: {}\ncustomData: {file: setup.ps1}\n", base=tmp_path)
+    assert spec.custom_data is not None
+    assert spec.custom_data.inline.startswith("#ps1_sysnative")
 
 
 def test_files_are_found_beside_the_spec_and_inlined(tmp_path):

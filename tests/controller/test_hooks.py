@@ -1,5 +1,8 @@
 """Hooks that run on this host, recorded in a real store."""
 
+import os
+import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +10,8 @@ import pytest
 from labctl.controller.desired import apply_spec, reimage, restart, scale
 from labctl.controller.hooks import run_hook
 from labctl.controller.signals import Signal
+from labctl.drivers.program import KEPT
+from labctl.drivers.program_lock import held, write_run
 from labctl.errors import LabError
 from labctl.model.hook import HookKind
 from labctl.model.instance import HookFailure
@@ -15,7 +20,7 @@ from labctl.model.plan import BeginBatch, MoveMember, RunHook
 from labctl.model.upgrade import MemberState
 from labctl.store.events import load_events
 from labctl.store.hooks import drop_hook_runs, load_hook_runs
-from labctl.store.instances import save_hook_failure
+from labctl.store.instances import change_generation, save_hook_failure
 from tests.controller.test_record import NOW, decide, spec, start_upgrade, view
 from tests.controller.test_record import database as database  # noqa: PLC0414 - a fixture
 from tests.controller.test_record import web as web  # noqa: PLC0414 - a fixture
@@ -76,6 +81,41 @@ def test_a_failure_is_kept_and_counted_and_its_output_is_evidence(lab, web):
     assert [r.output for r in runs(lab, upgrade=upgrade)] == ["five sessions\n"] * 2
     assert last_event(lab).topic == Topic.HOOK_FAILED
     assert "exit code 3: five sessions" in last_event(lab).message
+
+
+def test_no_secret_of_any_model_is_in_what_is_kept_of_an_output(lab, web):
+    def rotate(secret, *command):
+        hooks = {"drain": {"command": list(command)}}
+        settings = {"name": "app", "script": "x", "protectedSettings": {"password": secret}}
+        with web.write() as connection:
+            model = spec(upgradePolicy={"hooks": hooks}, extensions=[settings])
+            apply_spec(connection, model, now=NOW)
+
+    rotate("OLDSECRET", "true")
+    with web.write() as connection:
+        change_generation(connection, "web_0", 1, model_revision=view(web).model_revision)
+    rotate("NEWSECRET", "sh", "-c", "echo OLDSECRET NEWSECRET; exit 3")
+    assert view(web).model_revision > view(web).instances[0].current.model_revision
+    masked = "[protected] [protected]"
+    assert run(lab, HookKind.DRAIN).hook_failure.message == f"exit code 3: {masked}"
+    assert (runs(lab)[0].output, last_event(lab).detail) == (f"{masked}\n", f"{masked}\n")
+    # The beginning of a long output is cut off, here in the middle of a secret.
+    long = f"print('OLDSECRET' + 'x' * {KEPT - 6}, end='')"
+    rotate("NEWSECRET", sys.executable, "-c", long)
+    run(lab, HookKind.DRAIN)
+    kept = runs(lab)[-1].output
+    assert "ECRET" not in kept
+    assert len(kept) == KEPT
+
+
+def test_an_earlier_run_that_goes_on_is_named_with_the_next_step(lab, web, tmp_path):
+    give(web, drain={"command": ["true"], "timeout": "1s"})
+    lock = lab.settings.locks_dir / "hook-web_0.lock"
+    with held(lock, "true", end=0, check=lambda: None) as descriptor:
+        write_run(descriptor, os.getpid(), time.monotonic() + 600)
+        message = run(lab, HookKind.DRAIN).hook_failure.message
+    assert f"(process {os.getpid()})" in message
+    assert message.endswith(f"; to end it at once: kill -- -{os.getpid()}")
 
 
 def test_a_failure_that_does_not_bind_is_a_warning_and_counts_as_done(lab, web):

@@ -8,7 +8,14 @@ from datetime import timedelta
 
 import pytest
 
-from labctl.drivers.program import KEPT, ProgramError, find_program, run_program
+from labctl.drivers.program import (
+    KEPT,
+    ProgramError,
+    find_program,
+    find_program_fault,
+    run_program,
+)
+from labctl.drivers.program_lock import StillRunningError
 from labctl.errors import LabError
 
 LONG = timedelta(seconds=30)
@@ -82,8 +89,9 @@ def test_an_orphan_of_an_earlier_run_is_waited_for(run, tmp_path):
     lock.parent.mkdir()
     held = os.open(lock, os.O_RDWR | os.O_CREAT)
     fcntl.flock(held, fcntl.LOCK_EX)
-    with pytest.raises(ProgramError, match="has not ended yet"):
+    with pytest.raises(StillRunningError, match="has not ended yet") as caught:
         run("true", timeout=timedelta(milliseconds=300))
+    assert f"fuser -v {lock}" in caught.value.hint
     os.close(held)
     assert run("true").exit_code == 0
 
@@ -106,3 +114,44 @@ def test_a_program_that_is_not_there_is_named(run, tmp_path):
     with pytest.raises(ProgramError, match="cannot be run"):
         run(str(broken))
     assert find_program("sh")
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"echo hi\n", "its first line must be '#!' and an interpreter that is there"),
+        (b"", "its first line must be '#!'"),
+        (b"#!\necho hi\n", "names the interpreter '', which is not there"),
+        (b"#!/nowhere/sh\n", "names the interpreter '/nowhere/sh', which is not there"),
+        (b"#!/bin/sh\r\necho hi\r\n", r"(CRLF), and no interpreter is named '/bin/sh\r'"),
+        (b"#!/usr/bin/env sh\r\n", r"(CRLF), and no interpreter is named 'sh\r'"),
+    ],
+    ids=["no mark", "empty", "nothing named", "absent", "carriage return", "and by env"],
+)
+def test_a_script_that_linux_would_not_begin_is_told_with_what_it_needs(content, fault, tmp_path):
+    script = tmp_path / "drain"
+    script.write_bytes(content)
+    script.chmod(0o700)
+    assert fault in (find_program_fault(str(script)) or "")
+
+
+def test_a_first_line_that_linux_takes_is_no_fault(tmp_path):
+    script = tmp_path / "drain"
+    script.touch(mode=0o700)
+    for content in (b"#! /bin/sh -e\n", b"#!/usr/bin/env sh\n", b"#!/bin/sh", b"\x7fELF\0\0"):
+        script.write_bytes(content)
+        assert find_program_fault(str(script)) is None
+    assert find_program_fault("sh") is None
+
+
+def test_what_linux_says_of_a_script_is_explained_when_it_is_run(run, tmp_path):
+    script = tmp_path / "drain"
+    script.touch(mode=0o700)
+    for content, fault in (
+        (b"echo hi\n", "its first line must be"),
+        (b"#!/bin/sh\r\n", "CRLF"),
+        (b"\0\1\2\3", "no program for this kind of machine"),
+    ):
+        script.write_bytes(content)
+        with pytest.raises(ProgramError, match=fault):
+            run(str(script))

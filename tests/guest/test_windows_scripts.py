@@ -110,6 +110,11 @@ def test_the_user_s_script_is_carried_as_it_is_and_marked_where_it_must_be():
     assert build_custom_data_script("a", "#cloud-config\n") is None
 
 
+def test_only_a_cd_rom_is_taken_for_the_seed():
+    finds = (SCRIPTS / "launcher.ps1").read_text().partition("Where-Object {")[2].partition("}")[0]
+    assert "$_.DriveType -eq 'CD-ROM' -and $_.FileSystemLabel -eq 'cidata'" in finds
+
+
 def test_the_boot_task_runs_the_launcher_and_only_the_first_boot_the_custom_data():
     values, _ = split(build_windows_boot_script(CONFIG))
     launcher = base64.b64decode(values["launcher"]).decode("utf-16-le")
