@@ -215,7 +215,7 @@ def ask(lab: Lab, question: Question, signal: Signal) -> Verdict | None:
             },
             timeout=left,
             check=signal.check,
-            lock=lab.settings.locks_dir / f"approval-{question.scale_set}.lock",
+            lock=lab.settings.locks_dir / f"_approval-{question.scale_set}.lock",
         )
         if done.exit_code is None:
             raise LabError("it did not end in time")

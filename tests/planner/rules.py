@@ -192,7 +192,8 @@ def _check_batch(scale_set: ScaleSet, batch: BeginBatch, now: datetime) -> None:
     check_lanes(scale_set, upgrade, taken)
     if upgrade.batch_ended_at is not None:
         assert now >= upgrade.batch_ended_at + policy.pause_time_between_batches
-    left = {n for n, state in states.items() if state is MemberState.FAILED}
+    assert upgrade.error is None, "goes on although its end is decided"
+    left = {m.carrier for m in upgrade.members if m.state is MemberState.FAILED}
     assert not any(i.name in left and _has_refused_credential(i) for i in scale_set.instances), (
         "goes on although a credential was refused"
     )

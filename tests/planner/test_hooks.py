@@ -6,9 +6,18 @@ from datetime import timedelta
 import pytest
 
 from labctl.model.hook import Hook, HookKind, Hooks, OnHookFailure
-from labctl.model.instance import DomainFacts, Health, HealthState, HookFailure, Power, Wanted
+from labctl.model.instance import (
+    DomainFacts,
+    ExtensionRun,
+    Health,
+    HealthState,
+    HookFailure,
+    Power,
+    Wanted,
+)
 from labctl.model.instance_policy import RepairAction
 from labctl.model.plan import (
+    BeginRollback,
     CreateInstance,
     DeleteInstance,
     Hold,
@@ -18,14 +27,22 @@ from labctl.model.plan import (
     Stop,
 )
 from labctl.model.repair import Repair
-from labctl.model.upgrade import MemberState
+from labctl.model.upgrade import MemberState, UpgradeErrorCode
 from labctl.planner import explain, plan, preview
 from labctl.planner.foresight import record
 from labctl.planner.hook_facts import find_member
 from labctl.planner.hooks import find_wait
 from labctl.planner.outcome import change_current
 from tests.planner.hook_stories import BOTH, make_hooked_set
-from tests.planner.world import NEW, T0, digest, make_generation, make_instance, upgrading
+from tests.planner.world import (
+    NEW,
+    T0,
+    digest,
+    make_generation,
+    make_instance,
+    make_policy,
+    upgrading,
+)
 
 DRAIN_ONLY = Hooks(drain=BOTH.drain)
 LENIENT = Hooks(drain=Hook(command=("drain",), on_failure=OnHookFailure.CONTINUE))
@@ -280,3 +297,84 @@ def test_a_failed_drain_of_a_member_is_not_tried_again_while_the_upgrade_cannot_
 def test_who_is_in_no_upgrade_has_no_part_in_it():
     with pytest.raises(LookupError, match="web_0 is in no upgrade"):
         find_member(make_hooked_set(1), "web_0")
+
+
+def test_what_is_broken_is_deleted_although_its_drain_fails():
+    run = ExtensionRun(name="app", started_at=T0, finished_at=T0, exit_code=1)
+    broken = replace(LEAVING, generations=(make_generation(extensions=(run,)),))
+    assert ask(broken) == drain("it is to be deleted", is_binding=False)
+
+
+def test_a_drain_refused_before_a_restart_of_the_new_disk_is_no_verdict_on_the_upgrade():
+    scale_set = upgrading(make_hooked_set(1))
+    upgrade = scale_set.upgrade
+    assert upgrade is not None
+    since = T0 - timedelta(seconds=30)
+    member = replace(
+        upgrade.members[0],
+        state=MemberState.IN_PROGRESS,
+        batch=1,
+        from_generation=1,
+        to_generation=2,
+        admitted_at=T0 - timedelta(seconds=60),
+        settled_at=T0,
+    )
+    instance = make_instance(
+        0,
+        generation=2,
+        generations=(make_generation(), make_generation(2, NEW, started_at=since, ready_at=since)),
+        domain=DomainFacts(generation=2, power=Power.RUNNING),
+        restart_asked_at=T0 + timedelta(seconds=5),
+        hook_failure=failed(HookKind.DRAIN),
+    )
+    scale_set = replace(
+        scale_set, instances=(instance,), upgrade=replace(upgrade, members=(member,), batches=1)
+    )
+    answer = plan(scale_set, T0 + timedelta(seconds=6))
+    assert answer.decisions == ()
+    assert "tried again at" in answer.holds[0].reason
+
+
+def test_one_that_cannot_be_put_back_into_service_counts_as_ill():
+    out = make_instance(0, out_of_service_since=T0, hook_failure=failed(HookKind.UNDRAIN))
+    scale_set = upgrading(make_hooked_set(4))
+    others = tuple(make_instance(n) for n in (1, 2, 3))
+    scale_set = replace(scale_set, instances=(out, *others))
+    (ended,) = plan(scale_set, T0).decisions
+    assert ended.error.code is UpgradeErrorCode.UNHEALTHY_BEFORE
+    assert "1 of 4 (25 %)" in ended.reason
+    assert "first web_0: undrain" in ended.reason
+    # Where that is tolerated, it uses up the share that may be down.
+    loose = make_policy(max_unhealthy_instance_percent=100, max_batch_instance_percent=20)
+    ten = upgrading(make_hooked_set(10), policy=loose.rolling_upgrade_policy)
+    rest = tuple(make_instance(n) for n in range(9))
+    ill = make_instance(9, out_of_service_since=T0, hook_failure=failed(HookKind.UNDRAIN))
+    (begin,) = plan(replace(ten, instances=(*rest, ill)), T0).decisions
+    assert begin.instances == ("web_0",)
+
+
+def test_what_could_not_be_put_back_into_service_goes_back_at_a_limit():
+    policy = make_policy(rollback_failed_instances_on_policy_breach=True)
+    scale_set = upgrading(make_hooked_set(1), policy=policy.rolling_upgrade_policy)
+    upgrade = scale_set.upgrade
+    assert upgrade is not None
+    member = replace(
+        upgrade.members[0],
+        state=MemberState.FAILED,
+        batch=1,
+        from_generation=1,
+        to_generation=2,
+        message="undrain: exit code 3",
+    )
+    instance = make_instance(
+        0,
+        generation=2,
+        generations=(make_generation(), make_generation(2, NEW)),
+        domain=DomainFacts(generation=2, power=Power.RUNNING),
+        out_of_service_since=T0,
+        hook_failure=failed(HookKind.UNDRAIN),
+    )
+    changed = replace(upgrade, members=(member,), batches=1, batch_ended_at=T0)
+    (back,) = plan(replace(scale_set, instances=(instance,), upgrade=changed), T0).decisions
+    assert isinstance(back, BeginRollback)
+    assert back.instances == ("web_0",)

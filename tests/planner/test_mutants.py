@@ -47,7 +47,12 @@ MUTANTS = [
     # the check of the whole set before each batch
     ("set", "upgrade.py", "fault = find_unhealthy_set(situations, upgrade.policy)", "fault = None"),
     ("set", "limits.py", "count * 100 > percent * total", "count * 100 >= percent * total"),
-    ("set", "limits.py", "if judge(s).is_unhealthy]", "if not judge(s).is_healthy]"),
+    (
+        "set",
+        "limits.py",
+        "reason if verdict.is_unhealthy else",
+        "reason if not verdict.is_healthy else",
+    ),
     (
         "set",
         "limits.py",
@@ -465,7 +470,31 @@ MUTANTS = [
     ("change", "automatic.py", "    if change is not None:", "    if False:"),
     # what failed goes back where a limit is exceeded
     ("breach", "breach.py", "if not upgrade.policy.rollback", "if upgrade.policy.rollback"),
-    ("breach", "breach.py", "or judge(situation).is_healthy:", "or False:"),
+    ("breach", "breach.py", "(judge(situation).is_healthy and is_in_service)", "False"),
+    ("undrain", "breach.py", " and is_in_service)", ")"),
+    ("undrain", "limits.py", "else find_refused_undrain(situation)", "else None"),
+    ("undrain", "batch.py", " or find_refused_undrain(s) is not None", ""),
+    ("undrain", "hooks.py", "(is_out and not is_tried)", "is_out"),
+    ("drain", "hooks.py", " or is_ill or is_broken", " or is_ill"),
+    ("drain", "hooks.py", "admitted is not None and started > admitted:", "False:"),
+    ("surge", "upgrade.py", "    if stuck is not None:", "    if False:"),
+    ("surge", "surge.py", "failure.tries >= _DRAIN_TRIES", "failure.tries > _DRAIN_TRIES"),
+    ("surge", "surge.py", " and find_spot(scale_set.spec, n) == where", ""),
+    ("surge", "scale.py", " if room is None or n < room]", "]"),
+    (
+        "surge",
+        "upgrade.py",
+        "decisions += _note_refusal(upgrade, situation, step, decisions)",
+        "pass",
+    ),
+    (
+        "setback",
+        "upgrade.py",
+        "    refused = _find_setback(upgrade, situation, member, now)\n"
+        "    if refused is not None:\n        return refused\n",
+        "",
+    ),
+    ("setback", "upgrade.py", " if is_before and is_forward else None", " and None"),
     ("breach", "breach.py", "instance.protect_from_scale_set_actions or ", ""),
     ("breach", "instance.py", "    if situation.may_go_back:", "    if False:"),
     ("breach", "situation.py", "upgrade is None or upgrade.code.is_final:", "upgrade is None:"),
@@ -543,8 +572,8 @@ MUTANTS = [
     (
         "drain",
         "upgrade.py",
-        "    refused = find_refused_drain(situation)\n",
-        "    refused = None\n",
+        "    refused = find_refused_drain(situation) or _find_refused_step",
+        "    refused = _find_refused_step",
     ),
     ("drain", "foresight.py", "    if decision.is_untouched:\n", "    if False:\n"),
     ("undrain", "instance.py", "find_undrain(situation) or _find_discard", "_find_discard"),

@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 from labctl.model.instance import Wanted
 from labctl.model.instance_policy import ScaleInPolicy, ScaleInRule
 from labctl.model.plan import CreateInstance, Hold, RemoveInstance
+from labctl.model.spec import Network
+from labctl.model.upgrade import MemberState
 from labctl.planner import find_change, plan
+from labctl.planner.scale import plan_scaling
 from tests.planner.world import (
     T0,
     make_generation,
     make_instance,
+    make_policy,
     make_set,
     make_spec,
     upgrading,
@@ -247,3 +251,23 @@ def test_more_protected_instances_than_the_capacity_are_no_change():
     one_free = [*kept[:2], make_instance(2)]
     found = find_change(make_set(3, instances=one_free, spec=make_spec(1)))
     assert found == "capacity is 1, present are 3"
+
+
+def test_nobody_gets_an_address_outside_of_the_subnet_while_pairs_hold_some():
+    network = Network(type="nat", subnet="10.99.0.0/28")  # room for 5
+    spec = make_spec(5, network=network, upgrade_policy=make_policy(max_surge=True))
+    scale_set = upgrading(make_set(5, spec=spec))
+    upgrade = scale_set.upgrade
+    assert upgrade is not None
+    first, *others = upgrade.members
+    pair = replace(first, state=MemberState.SUCCEEDED, batch=1, replaced_by="web_4")
+    present = tuple(make_instance(n) for n in (1, 2, 3, 4))
+    changed = replace(
+        scale_set,
+        instances=present,
+        upgrade=replace(upgrade, members=(pair, *others), batches=1, batch_ended_at=T0),
+    )
+    answer = plan_scaling(changed)
+    assert answer.decisions == ()
+    reason = "no address for web_5 in the subnet until the upgrade has ended"
+    assert [hold.reason for hold in answer.holds] == [reason]

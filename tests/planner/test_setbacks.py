@@ -4,9 +4,10 @@ from dataclasses import replace
 from datetime import timedelta
 
 from labctl.model.instance import DomainFacts, Power, Wanted
-from labctl.model.plan import AwaitReady, Hold, Setback, Start, Stop
+from labctl.model.plan import AwaitReady, CollectEvidence, Hold, MoveMember, Setback, Start, Stop
+from labctl.model.upgrade import MemberState
 from labctl.planner import plan
-from tests.planner.world import T0, make_generation, make_instance, make_set
+from tests.planner.world import T0, make_generation, make_instance, make_set, upgrading
 
 SECOND = timedelta(seconds=1)
 UNTIL = T0 + 8 * SECOND
@@ -58,3 +59,50 @@ def test_who_waits_takes_no_boot_from_the_others():
         (Start, "web_1"),
         (AwaitReady, "web_2"),
     ]
+
+
+def refused_in_batch(**changes):
+    """web_0 is in a batch, and the host refuses its next step."""
+    scale_set = upgrading(make_set(2))
+    upgrade = scale_set.upgrade
+    assert upgrade is not None
+    first, second = upgrade.members
+    member = replace(
+        first,
+        state=MemberState.IN_PROGRESS,
+        batch=1,
+        from_generation=1,
+        to_generation=2,
+        admitted_at=T0,
+        **changes,
+    )
+    fresh = make_generation(2, "1.1.0", started_at=None, ready_at=None, extensions=())
+    is_off = "stopped_at" in changes
+    domain = DomainFacts(generation=1, power=Power.STOPPED if is_off else Power.RUNNING)
+    before = make_generation(started_at=None, ready_at=None) if is_off else make_generation()
+    instance = make_instance(0, generation=2, generations=(before, fresh), domain=domain)
+    step = "Define" if is_off else "Prepare"
+    return replace(
+        scale_set,
+        instances=(instance, make_instance(1)),
+        setbacks={"web_0": Setback(step=step, reason=FAULT, until=T0 + timedelta(days=1))},
+        upgrade=replace(upgrade, members=(member, second), batches=1),
+    )
+
+
+def test_a_member_that_the_host_refuses_fails_when_its_time_is_over():
+    stopped = refused_in_batch(stopped_at=T0)
+    assert plan(stopped, T0 + timedelta(seconds=299)).decisions == ()
+    (collect,) = [
+        a
+        for a in plan(stopped, T0 + timedelta(seconds=300)).actions
+        if isinstance(a, CollectEvidence)
+    ]
+    assert collect.reason == f"Define failed again and again for 300 s: {FAULT}"
+
+
+def test_one_that_was_not_stopped_yet_is_left_as_it_was():
+    assert plan(refused_in_batch(), T0 + timedelta(seconds=299)).decisions == ()
+    (move,) = plan(refused_in_batch(), T0 + timedelta(seconds=300)).decisions
+    assert isinstance(move, MoveMember)
+    assert (move.state, move.is_untouched) == (MemberState.FAILED, True)

@@ -5,12 +5,14 @@ from datetime import timedelta
 
 import pytest
 
+from labctl.model.hook import Hook, HookKind, Hooks
 from labctl.model.instance import (
     NO_DOMAIN,
     DomainFacts,
     ExtensionRun,
     Health,
     HealthState,
+    HookFailure,
     Instance,
     Power,
     Wanted,
@@ -29,7 +31,7 @@ from labctl.model.plan import (
 )
 from labctl.model.spec import Network
 from labctl.model.upgrade import MemberState, UpgradeCode, UpgradeErrorCode
-from labctl.planner import explain, plan, preview
+from labctl.planner import explain, find_upgrade_steps, plan, preview
 from labctl.planner.foresight import record
 from labctl.planner.situation import survey
 from labctl.planner.surge import find_newcomers, find_reserved
@@ -396,3 +398,63 @@ def test_a_preview_tells_who_would_come_for_whom_and_where_the_host_has_no_room(
     assert foresee(scale_set) == [(("web_2", "web_0"),), (("web_3", "web_1"),)]
     poor = replace(scale_set, capacity=replace(ROOM, free_memory=0))
     assert foresee(poor) == [(), ()]
+
+
+def departing(tries: int) -> ScaleSet:
+    """web_0 was replaced by web_2 in batch 1, and its drain has failed so often."""
+    hooks = Hooks(drain=Hook(command=("drain",)), undrain=Hook(command=("undrain",)))
+    scale_set = in_batch(
+        successor(health=FINE),
+        make_instance(
+            0,
+            wanted=Wanted.DELETED,
+            hook_failure=HookFailure(kind=HookKind.DRAIN, at=NOW, message="busy", tries=tries),
+        ),
+        state=MemberState.SUCCEEDED,
+    )
+    policy = scale_set.spec.upgrade_policy.model_copy(update={"hooks": hooks})
+    spec = scale_set.spec.model_copy(update={"upgrade_policy": policy})
+    return replace(
+        scale_set, spec=spec, upgrade=replace(scale_set.upgrade, batch_ended_at=T0, batches=1)
+    )
+
+
+def test_a_drain_of_the_replaced_that_keeps_failing_stops_the_upgrade():
+    answer = plan(departing(tries=2), NOW)
+    assert answer.decisions == ()
+    assert "the next batch waits for the deletion of web_0" in answer.holds[0].reason
+    (ended,) = plan(departing(tries=3), NOW).decisions
+    assert isinstance(ended, EndUpgrade)
+    assert ended.error is not None
+    assert ended.error.code is UpgradeErrorCode.DRAIN_FAILED
+    assert ended.reason == "web_0, which was replaced, cannot be drained: busy"
+
+
+def test_successors_come_into_the_zone_of_those_that_they_replace():
+    # The even ones are in a, and go first; the odd numbers between theirs are of b.
+    spec = make_spec(
+        6,
+        zones=("a", "b"),
+        update_domain_count=1,
+        upgrade_policy=make_policy(max_surge=True, **policy),
+    )
+    batch = begin(upgrading(make_set(6, spec=spec)))
+    found = [(each.instance, each.ordinal) for each in batch.replacements]
+    assert found == [("web_0", 6), ("web_2", 8), ("web_4", 10)]
+
+
+def test_what_is_waited_for_names_successors_and_those_that_leave():
+    scale_set = in_batch(successor(generations=(replace(FIRST, ready_at=None),), health=ILL))
+    steps = find_upgrade_steps(scale_set, NOW)
+    assert [action.instance for action in steps.actions] == ["web_2"]
+    told = explain(scale_set, scale_set.instances[0], NOW)
+    assert told[-1] == "next: nothing until web_2, which comes for it, is healthy"
+
+
+def test_the_preview_tells_the_drains_of_the_last_batch_too():
+    hooks = Hooks(drain=Hook(command=("drain",)))
+    policy = make_policy(max_surge=True).model_copy(update={"hooks": hooks})
+    scale_set = make_set(2, spec=make_spec(2, upgrade_policy=policy))
+    found = preview(scale_set, target_version=NEW, target_digest=digest(NEW), now=T0)
+    assert [batch.drains for batch in found.batches] == [("web_0",), ("web_1",)]
+    assert found.ending.startswith("Completed")
