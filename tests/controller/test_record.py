@@ -5,6 +5,7 @@ from uuid import uuid4
 import pytest
 
 from labctl.controller.desired import NO_CAPACITY, apply_spec, reimage, scale, set_wanted
+from labctl.controller.protection import protect
 from labctl.controller.record import record
 from labctl.controller.upgrades import Target
 from labctl.controller.upgrades import start_upgrade as admit
@@ -403,6 +404,11 @@ def test_neither_of_a_pair_is_reimaged_while_it_is_replaced(web):
             pytest.raises(RefusedError, match="is replacing web_0 by web_2 just now"),
         ):
             reimage(connection, [name], now=NOW)
+    # Its upgrade deletes it if it does not become healthy; the old one may be protected.
+    with web.write() as connection:
+        with pytest.raises(RefusedError, match="'web_2' cannot be protected yet"):
+            protect(connection, ["web_2"], scale_in=True, now=NOW)
+        assert protect(connection, ["web_0"], scale_in=True, now=NOW) == ["web_0"]
 
 
 def test_at_a_limit_the_store_keeps_the_reason_while_what_failed_goes_back(web):

@@ -432,12 +432,8 @@ def test_a_drain_of_the_replaced_that_keeps_failing_stops_the_upgrade():
 
 def test_successors_come_into_the_zone_of_those_that_they_replace():
     # The even ones are in a, and go first; the odd numbers between theirs are of b.
-    spec = make_spec(
-        6,
-        zones=("a", "b"),
-        update_domain_count=1,
-        upgrade_policy=make_policy(max_surge=True, **policy),
-    )
+    policy = make_policy(max_surge=True, max_batch_instance_percent=50)
+    spec = make_spec(6, zones=("a", "b"), update_domain_count=1, upgrade_policy=policy)
     batch = begin(upgrading(make_set(6, spec=spec)))
     found = [(each.instance, each.ordinal) for each in batch.replacements]
     assert found == [("web_0", 6), ("web_2", 8), ("web_4", 10)]
