@@ -39,7 +39,14 @@ def give(web, **hooks):
 
 def run(lab, kind, *, is_binding=True, signal=None):
     facts = view(lab.database)
-    action = RunHook(instance="web_0", kind=kind, is_binding=is_binding, reason="batch 1")
+    hooks = facts.spec.upgrade_policy.hooks
+    action = RunHook(
+        instance="web_0",
+        kind=kind,
+        is_binding=is_binding,
+        awaits_undrain=kind is HookKind.DRAIN and hooks.undrain is not None,
+        reason="batch 1",
+    )
     no_guest = pytest.fail
     run_hook(lab, facts, facts.instances[0], action, no_guest, signal or Signal())
     return view(lab.database).instances[0]
