@@ -150,7 +150,7 @@ def test_instances_are_drained_before_their_stop_and_undrained_once_healthy(lab,
         "1.1.0",
     )
     assert "LABCTL_STATE_DIR" not in variables[0]
-    shown = lab.json("upgrade", "show", 1)["hooks"]
+    shown = lab.json("upgrade", "show", upgrade)["hooks"]
     assert [(run["instance"], run["hook"]) for run in shown] == [
         (name, hook) for name in old for hook in ("drain", "undrain")
     ]
