@@ -79,9 +79,17 @@ def find_url_fault(url: str, *, allow_http: bool) -> str | None:
         return "must hold no user and password; give protectedSettings.headers"
     if any(name.lower() in _SIGNED for name, _ in parse_qsl(parts.query)):
         return "holds a signature; move its query to protectedSettings.sasToken"
-    if parts.scheme == "http" and not allow_http:
+    return find_host_fault(host, is_plain=parts.scheme == "http", allow_http=allow_http)
+
+
+def find_host_fault(host: str, *, is_plain: bool, allow_http: bool) -> str | None:
+    """Tell why labctl does not call this host; `is_plain`: by http."""
+    name = host.removesuffix(".")
+    if len(name) > 253 or not all(0 < len(label) < 64 for label in name.split(".")):
+        return "must name a host of at most 253 characters, at least 1 and at most 63 between dots"
+    if is_plain and not allow_http:
         return "must be https; plain http needs allowHttp, and a loopback or private address"
-    if parts.scheme == "http" and not is_near(host):
+    if is_plain and not is_near(host):
         return "plain http is only for loopback and private addresses, given as numbers"
     return None
 

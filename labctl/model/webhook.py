@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from labctl.model import spec_rules as rules
-from labctl.model.extension_rules import MASK, is_near
+from labctl.model.extension_rules import MASK, find_host_fault
 from labctl.model.strict import Strict
 
 
@@ -24,14 +24,7 @@ def find_webhook_fault(url: str, *, allow_http: bool) -> str | None:
         return "must be printable ASCII text without blanks and without '#'"
     if parts.username is not None or parts.password is not None:
         return "must hold no user and password; a secretFile signs what is sent"
-    name = host.removesuffix(".")
-    if len(name) > 253 or not all(0 < len(label) < 64 for label in name.split(".")):
-        return "must name a host of at most 253 characters, at least 1 and at most 63 between dots"
-    if parts.scheme == "http" and not allow_http:
-        return "must be https; plain http needs allowHttp, and a loopback or private address"
-    if parts.scheme == "http" and not is_near(host):
-        return "plain http is only for loopback and private addresses, given as numbers"
-    return None
+    return find_host_fault(host, is_plain=parts.scheme == "http", allow_http=allow_http)
 
 
 def host_of(url: str) -> str:

@@ -27,6 +27,8 @@ SUM = "a" * 64
         ("https://files.example/a#b", True, "without '#'"),
         ("https://me:pw@files.example/a", True, "no user and password"),
         ("https://files.example/a?se=1&sig=s3cret", True, "holds a signature"),
+        ("https://a..b/x", True, "between dots"),
+        (f"https://{'a' * 64}.example/x", True, "between dots"),
         ("https://[files.example/a", True, "is no URL"),
         ("https://me:hush/ab@files.example/a", True, "is no URL: its host or its port is wrong"),
     ],
