@@ -238,13 +238,16 @@ def _check_nobody_is_left_behind(scale_set: ScaleSet, decision: EndUpgrade) -> N
 
 
 def _find_left_behind(scale_set: ScaleSet, upgrade: Upgrade) -> set[str]:
-    """Failed on the upgrade's disk and still ill on it, with the disk of before at hand."""
+    """Failed on the upgrade's disk and still not in service on it, with the disk of before there."""
     found = set()
+    has_undrain = scale_set.spec.upgrade_policy.hooks.undrain is not None
     for member in upgrade.members:
         instance = next((i for i in scale_set.instances if i.name == member.instance), None)
         if instance is None or instance.wanted is not Wanted.RUNNING:
             continue
-        is_ill = not _serves(scale_set, instance) or is_restart_asked(instance)
+        # Healthy is not enough: one whose undrain failed serves nobody.
+        is_out = has_undrain and instance.out_of_service_since is not None
+        is_ill = is_out or not _serves(scale_set, instance) or is_restart_asked(instance)
         is_ours = (
             member.state is MemberState.FAILED
             and member.replaced_by is None
