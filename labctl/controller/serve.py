@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from time import monotonic
 from typing import Protocol
 
+from labctl.controller.board import Board
 from labctl.controller.clock import now as read_clock
 from labctl.controller.follower import Follower
 from labctl.controller.lab import Lab
@@ -61,9 +62,17 @@ class Daemon:
     """Works on every scale set of a lab until it is told to stop."""
 
     def __init__(
-        self, lab: Lab, *, timing: Timing, watcher: Watcher, manager: ServiceManager
+        self,
+        lab: Lab,
+        *,
+        timing: Timing,
+        watcher: Watcher,
+        manager: ServiceManager,
+        board: Board | None = None,
     ) -> None:
+        """`board`: where the keepers pin up what they see."""
         self._lab = lab
+        self._board = Board() if board is None else board
         self._timing = timing
         self._platform = Platform(lab, timing)
         self._watcher = watcher
@@ -131,6 +140,7 @@ class Daemon:
         for name, keeper in list(self._keepers.items()):
             if keeper.thread is not None and not keeper.thread.is_alive():
                 del self._keepers[name]
+                self._board.remove(name)
             elif name in asked:
                 keeper.nudge()
         for name in sorted(names - set(self._keepers)):
@@ -142,7 +152,7 @@ class Daemon:
             reconciler=Reconciler(
                 self._lab,
                 name,
-                _HoldTeller(self._watcher),
+                _HoldTeller(self._watcher, self._board),
                 hook=self._platform.consider,
                 stops=stop,
             ),
@@ -203,14 +213,16 @@ class Daemon:
 
 
 class _HoldTeller:
-    """Tells what a whole scale set waits for, once, when it changes in kind."""
+    """Tells what a whole scale set waits for, once, when it changes in kind; pins up the rest."""
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watcher: Watcher, board: Board) -> None:
         self._watcher = watcher
+        self._board = board
         self._last: str | None = None
 
     def update(self, scale_set: ScaleSet, plan: Plan, busy: dict[str, Action]) -> None:
         """After every turn of the loop."""
+        self._board.put(scale_set, plan, at=read_clock())
         hold = next((h for h in plan.holds if h.subject == scale_set.name), None)
         # Seconds that count down are no news.
         kind = None if hold is None else hold.reason.split(",")[0]

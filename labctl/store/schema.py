@@ -317,3 +317,61 @@ setting = Table(  # what `labctl serve` was started with, so that other commands
     Column("name", String(40), primary_key=True),
     Column("value", Text, nullable=False),
 )
+
+arm_resource = Table(  # what Azure's clients have made, see `arm_resources.py`
+    "arm_resource",
+    metadata,
+    Column("key", Text, primary_key=True),  # the id in lower case
+    Column("id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("type_key", Text, nullable=False, index=True),
+    Column("group_key", String(90), index=True),
+    Column("name", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("changed_at", Moment, nullable=False),
+)
+
+operation = Table(  # long-running operations of the API
+    "operation",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("kind", String(40), nullable=False),
+    Column("resource", Text, nullable=False),
+    Column("resource_key", Text, nullable=False, index=True),
+    Column("scale_set", String(40), index=True),
+    Column("goal", Text, nullable=False, default="{}"),
+    Column("who", String(80), nullable=False),
+    Column("status", String(16), nullable=False, index=True),
+    Column("started_at", Moment, nullable=False),
+    Column("ended_at", Moment),
+    Column("error", Text),
+    Column("result", Text),
+)
+
+access_token = Table(
+    "access_token",
+    metadata,
+    Column("id", String(36), primary_key=True),  # the client id for OAuth
+    Column("name", String(80), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),  # sha256 of the secret
+    Column("scope", String(16), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("expires_at", Moment),
+    Column("revoked_at", Moment),
+    Column("last_used_at", Moment),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Moment, nullable=False),
+    Column("who", String(80), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("method", String(16), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("code", String(80), nullable=False),
+    Column("request_id", String(36), nullable=False),
+)

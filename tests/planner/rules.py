@@ -238,7 +238,7 @@ def _check_nobody_is_left_behind(scale_set: ScaleSet, decision: EndUpgrade) -> N
 
 
 def _find_left_behind(scale_set: ScaleSet, upgrade: Upgrade) -> set[str]:
-    """Failed on the upgrade's disk and still not in service on it, with the disk of before there."""
+    """Failed on the disk of the upgrade, still not in service on it, the disk of before at hand."""
     found = set()
     has_undrain = scale_set.spec.upgrade_policy.hooks.undrain is not None
     for member in upgrade.members:

@@ -7,8 +7,8 @@ from sqlalchemy import Engine, inspect, text
 
 from labctl.errors import HostError
 
-HEAD = "0009"  # the newest file in versions/; a test compares
-KNOWN = frozenset({"0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"})
+HEAD = "0010"  # the newest file in versions/; a test compares
+KNOWN = frozenset({"0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"})
 
 
 def ensure_current(engine: Engine, path: Path) -> None:

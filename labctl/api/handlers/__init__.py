@@ -1,0 +1,1 @@
+"""The answers, by kind of resource."""

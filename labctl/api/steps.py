@@ -1,0 +1,22 @@
+"""How each kind of long-running operation is taken further."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from labctl.api.desk import Desk
+from labctl.api.route import Routes
+from labctl.controller.lab import Lab
+from labctl.controller.operations import Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """Steps by kind of operation; the slow ones may take minutes."""
+
+    quick: Mapping[str, Step]
+    slow: Mapping[str, Step]
+
+
+def make_steps(desk: Desk, lab: Lab, routes: Routes) -> Steps:  # noqa: ARG001
+    """All of them; the modules in `api` and `controller` that begin operations bring theirs."""
+    return Steps(quick={}, slow={})

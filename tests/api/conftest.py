@@ -1,0 +1,13 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.api.serving import Api, serving
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    """A running API without VMs."""
+    with serving(tmp_path) as running:
+        yield running
