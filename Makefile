@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-setup demo test check static bench fix lock clean
+.PHONY: help setup test-setup demo az test check static bench fix lock clean
 
 help:       ## show the targets
 	@sed -n 's/^\([a-z]*\): .*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ test-setup:
 
 demo: setup ## a scale set of real VMs, an upgrade, a rollback (IMAGE=tiny or debian-12)
 	$(PYTHON) tests/demo.py --image '$(IMAGE)'
+
+az: setup   ## every line of `az` that the API promises, against a lab of real VMs; installs azure-cli
+	$(PYTHON) tests/az.py
 
 test: test-setup static ## everything: formatting, lint, types, imports, then all tests, those on real VMs too
 	$(PYTHON) -m pytest -n 2 --dist loadfile
@@ -38,10 +41,12 @@ fix: setup  ## format, and mend what lint can mend
 	ruff format
 	ruff check --fix
 
-lock: setup ## write .setup/requirements.lock again from pyproject.toml
+lock: setup ## write .setup/requirements.lock again from pyproject.toml, and .setup/az.lock
 	uv pip compile -q --system-certs --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 		--group dev -o .setup/requirements.lock pyproject.toml
+	echo azure-cli | uv pip compile -q --system-certs --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--no-header -o .setup/az.lock -
 
 clean:      ## remove the environment and what tools have cached in the checkout
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .demo .bench
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .demo .bench .az
 	find labctl tests -name __pycache__ -prune -exec rm -rf {} +
