@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 from uuid import uuid4
 
@@ -12,13 +13,14 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from labctl import __version__
 from labctl.api.auth import authenticate
 from labctl.api.call import Answer, Call
 from labctl.api.desk import Desk
 from labctl.api.failure import translate
 from labctl.api.kept import KeptAnswers
 from labctl.api.respond import dump
-from labctl.api.route import Routes
+from labctl.api.route import Route, Routes
 from labctl.arm.errors import ArmError
 from labctl.controller.clock import now as read_clock
 from labctl.errors import LabError
@@ -43,6 +45,7 @@ class _Visit:
     request_id: str
     principal: Principal = _NOBODY
     code: str = ""
+    route: Route | None = None
 
 
 class App:
@@ -59,16 +62,21 @@ class App:
             return
         request = Request(scope, receive)
         visit = _Visit(request_id=str(uuid4()))
+        began = perf_counter()
         try:
             response = await self._answer(request, visit)
         except ClientDisconnect:
             return
         response.headers["x-ms-request-id"] = visit.request_id
         response.headers["x-ms-correlation-request-id"] = visit.request_id
+        response.headers["x-labctl-version"] = __version__
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Content-Type-Options"] = "nosniff"
         if request.method not in {"GET", "HEAD"} or response.status_code in _REFUSED:
             await run_in_threadpool(self._note, request, visit, response.status_code)
+        self._desk.traffic.count(
+            request.method, visit.route, response.status_code, perf_counter() - began
+        )
         await response(scope, receive, send)
 
     async def _answer(self, request: Request, visit: _Visit) -> Response:
@@ -100,7 +108,7 @@ class App:
         path = request.scope["path"]
         routes, parameters = self._routes.find(path)
         method = "GET" if request.method == "HEAD" else request.method
-        route = routes.get(method)
+        route = visit.route = routes.get(method)
         if route is None and routes and None in {each.scope for each in routes.values()}:
             raise _wrong_method(request.method, sorted(routes))
         headers, query = request.headers, request.query_params
@@ -165,7 +173,7 @@ class App:
                     who=visit.principal.name,
                     address=request.client.host if request.client else "",
                     method=request.method[:16],
-                    path=request.scope["path"][:2000].encode("utf-8", "replace").decode(),
+                    path=_name_path(request),
                     status=status,
                     code=visit.code,
                     request_id=visit.request_id,
@@ -186,6 +194,13 @@ def render(answer: Answer) -> Response:
         headers=dict(answer.headers),
         media_type="application/json; charset=utf-8",
     )
+
+
+def _name_path(request: Request) -> str:
+    """The path, and what a handler has to say of what was asked for in the body."""
+    note = request.scope.get("labctl.note", "")
+    text = f"{request.scope['path']} {note}".rstrip()
+    return text[:2000].encode("utf-8", "replace").decode()
 
 
 def _render_error(error: ArmError) -> Response:
