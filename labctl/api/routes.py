@@ -1,6 +1,6 @@
 """Every route of the API."""
 
-from labctl.api.handlers import resource_groups, subscriptions
+from labctl.api.handlers import network, resource_groups, subscriptions
 from labctl.api.route import Routes
 
 
@@ -10,5 +10,6 @@ def make_routes() -> Routes:
         (
             *subscriptions.ROUTES,
             *resource_groups.ROUTES,
+            *network.ROUTES,
         )
     )
