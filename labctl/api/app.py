@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import perf_counter
@@ -138,7 +138,8 @@ class App:
         visit.base_url = find_base_url(request, headers)
         routes, parameters = self._routes.find(path)
         method = "GET" if request.method == "HEAD" else request.method
-        route = visit.route = routes.get(method)
+        # HEAD is GET without a body, but for those that answer it with a status of its own.
+        route = visit.route = routes.get(request.method) or routes.get(method)
         visit.is_login = route is not None and route.is_form
         is_open = bool(routes) and None in {each.scope for each in routes.values()}
         if (route is None and not is_open) or (route is not None and route.scope is not None):
@@ -157,6 +158,7 @@ class App:
                 f"The token '{visit.principal.name}' has the scope '{visit.principal.scope}'; "
                 f"{route.method} {path} needs '{route.scope}'.",
             )
+        _check_subscription(self._desk, parameters)
         if route.needs_version:
             _check_version(request.query_params)
         key = (visit.base_url, path, request.scope["query_string"].decode("latin-1"))
@@ -275,6 +277,17 @@ def _refuse_often(visit: _Visit) -> Response:
 
 def _address(request: Request) -> str:
     return request.client.host if request.client else ""
+
+
+def _check_subscription(desk: Desk, parameters: Mapping[str, str]) -> None:
+    given = parameters.get("subscription")
+    if given is not None and given.lower() != desk.subscription_id.lower():
+        raise ArmError(
+            404,
+            "SubscriptionNotFound",
+            f"The subscription '{given[:60]}' could not be found. This lab is the subscription "
+            f"'{desk.subscription_id}'.",
+        )
 
 
 def _check_version(query: QueryParams) -> None:

@@ -1,6 +1,13 @@
 """Every route of the API."""
 
-from labctl.api.handlers import metadata, native, oauth
+from labctl.api.handlers import (
+    metadata,
+    native,
+    network,
+    oauth,
+    resource_groups,
+    subscriptions,
+)
 from labctl.api.openapi import with_document
 from labctl.api.route import Routes
 
@@ -12,5 +19,8 @@ def make_routes() -> Routes:
             *metadata.ROUTES,
             *oauth.ROUTES,
             *native.ROUTES,
+            *subscriptions.ROUTES,
+            *resource_groups.ROUTES,
+            *network.ROUTES,
         )
     )
