@@ -166,7 +166,9 @@ class Template:
         return needs - {resource.key}
 
     def _find_references(self, resource: PlannedResource) -> Iterator[str]:
-        parts = [value for key, value in resource.source.items() if key.lower() not in _NOT_SENT]
+        parts = [
+            value for key, value in resource.source.items() if key.lower() not in _NOT_SENT
+        ]
         for text in find_texts(parts):
             if not is_expression(text) or "reference" not in text.lower():
                 continue
