@@ -1,8 +1,14 @@
 """Every route of the API."""
 
+from labctl.api.handlers import resource_groups, subscriptions
 from labctl.api.route import Routes
 
 
 def make_routes() -> Routes:
     """All of them; a list of each module in `handlers`."""
-    return Routes(())
+    return Routes(
+        (
+            *subscriptions.ROUTES,
+            *resource_groups.ROUTES,
+        )
+    )
