@@ -1,11 +1,14 @@
 """Every route of the API."""
 
 from labctl.api.handlers import (
+    absent,
+    compute_catalog,
     metadata,
     native,
     network,
     oauth,
     resource_groups,
+    resources,
     subscriptions,
 )
 from labctl.api.openapi import with_document
@@ -21,6 +24,9 @@ def make_routes() -> Routes:
             *native.ROUTES,
             *subscriptions.ROUTES,
             *resource_groups.ROUTES,
+            *resources.ROUTES,
             *network.ROUTES,
+            *compute_catalog.ROUTES,
+            *absent.ROUTES,
         )
     )

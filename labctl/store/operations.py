@@ -99,13 +99,17 @@ def load_open_operations(
     return [_read(row) for row in connection.execute(query)]
 
 
-def find_last_operation(connection: Connection, resource: str) -> Operation | None:
-    """The newest operation on a resource, open or not."""
+def find_last_operation(
+    connection: Connection, resource: str, *, kind: str | None = None
+) -> Operation | None:
+    """The newest operation on a resource, open or not; None: of whichever kind."""
     query = (
         select(operation)
         .where(operation.c.resource_key == resource.lower())
         .order_by(operation.c.started_at.desc(), operation.c.id)
     )
+    if kind is not None:
+        query = query.where(operation.c.kind == kind)
     row = connection.execute(query).first()
     return None if row is None else _read(row)
 
