@@ -5,6 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from time import perf_counter
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from labctl import __version__
 from labctl.api.auth import authenticate
 from labctl.api.call import Answer, Call
 from labctl.api.desk import Desk
@@ -26,7 +28,7 @@ from labctl.api.guard import (
 )
 from labctl.api.kept import KeptAnswers
 from labctl.api.respond import dump
-from labctl.api.route import Routes
+from labctl.api.route import Route, Routes
 from labctl.arm.errors import ArmError
 from labctl.controller.clock import now as read_clock
 from labctl.errors import LabError
@@ -59,7 +61,7 @@ class _Visit:
     principal: Principal = _NOBODY
     who: str = ""
     code: str = ""
-    is_login: bool = False
+    route: Route | None = None
 
 
 class App:
@@ -79,6 +81,7 @@ class App:
             return
         request = Request(scope, receive)
         visit = _Visit(request_id=str(uuid4()), at=read_clock())
+        began = perf_counter()
         try:
             response = await self._answer(request, visit)
         except ClientDisconnect:
@@ -91,12 +94,17 @@ class App:
                 is_noted = excess == 1  # one line says it for all that follow
         response.headers["x-ms-request-id"] = visit.request_id
         response.headers["x-ms-correlation-request-id"] = visit.request_id
+        if visit.principal.id:
+            response.headers["x-labctl-version"] = __version__  # for nobody else to know
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Content-Type-Options"] = "nosniff"
         if wants_strict_transport(visit.base_url):
             response.headers["Strict-Transport-Security"] = "max-age=31536000"
         if is_noted:
             await run_in_threadpool(self._note, request, visit, response.status_code)
+        self._desk.traffic.count(
+            request.method, visit.route, response.status_code, perf_counter() - began
+        )
         await response(scope, receive, send)
         await self._note_use(visit)
 
@@ -130,8 +138,7 @@ class App:
         visit.base_url = find_base_url(request, headers)
         routes, parameters = self._routes.find(path)
         method = "GET" if request.method == "HEAD" else request.method
-        route = routes.get(method)
-        visit.is_login = route is not None and route.is_form
+        route = visit.route = routes.get(method)
         is_open = bool(routes) and None in {each.scope for each in routes.values()}
         if (route is None and not is_open) or (route is not None and route.scope is not None):
             visit.principal = await self._let_in(headers, visit)
@@ -221,7 +228,7 @@ class App:
                     who=visit.principal.name or visit.who,
                     address=_address(request)[:64],
                     method=request.method[:16],
-                    path=request.scope["path"][:2000].encode("utf-8", "replace").decode(),
+                    path=_name_path(request),
                     status=status,
                     code=visit.code,
                     request_id=visit.request_id,
@@ -244,6 +251,13 @@ def render(answer: Answer) -> Response:
     )
 
 
+def _name_path(request: Request) -> str:
+    """The path, and what a handler has to say of what was asked for in the body."""
+    note = request.scope.get("labctl.note", "")
+    text = f"{request.scope['path']} {note}".rstrip()
+    return text[:2000].encode("utf-8", "replace").decode()
+
+
 def _render_error(error: ArmError) -> Response:
     answer = Answer(status=error.status, body={"error": error.document}, headers=error.headers)
     return render(answer)
@@ -251,7 +265,7 @@ def _render_error(error: ArmError) -> Response:
 
 def _refuse_often(visit: _Visit) -> Response:
     error = refuse_often()
-    if not visit.is_login:
+    if visit.route is None or not visit.route.is_form:
         return _render_error(error)
     # Clients read errors of a login in another shape.
     body = {"error": "temporarily_unavailable", "error_description": error.message}

@@ -1,14 +1,16 @@
 """Every route of the API."""
 
-from labctl.api.handlers import metadata, oauth
+from labctl.api.handlers import metadata, native, oauth
+from labctl.api.openapi import with_document
 from labctl.api.route import Routes
 
 
 def make_routes() -> Routes:
     """All of them; a list of each module in `handlers`."""
-    return Routes(
+    return with_document(
         (
             *metadata.ROUTES,
             *oauth.ROUTES,
+            *native.ROUTES,
         )
     )

@@ -125,6 +125,7 @@ class Daemon:
                 if has_changed() or is_due:
                     surveyed_at = now
                     self._survey(stop)
+                    self._board.note_survey()
                     status = f"{len(self._keepers)} scale sets"
                     if not is_ready:
                         self._manager.ready(status)
