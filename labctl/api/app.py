@@ -61,7 +61,6 @@ class _Visit:
     principal: Principal = _NOBODY
     who: str = ""
     code: str = ""
-    is_login: bool = False
     route: Route | None = None
 
 
@@ -95,7 +94,8 @@ class App:
                 is_noted = excess == 1  # one line says it for all that follow
         response.headers["x-ms-request-id"] = visit.request_id
         response.headers["x-ms-correlation-request-id"] = visit.request_id
-        response.headers["x-labctl-version"] = __version__
+        if visit.principal.id:
+            response.headers["x-labctl-version"] = __version__  # for nobody else to know
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Content-Type-Options"] = "nosniff"
         if wants_strict_transport(visit.base_url):
@@ -140,7 +140,6 @@ class App:
         method = "GET" if request.method == "HEAD" else request.method
         # HEAD is GET without a body, but for those that answer it with a status of its own.
         route = visit.route = routes.get(request.method) or routes.get(method)
-        visit.is_login = route is not None and route.is_form
         is_open = bool(routes) and None in {each.scope for each in routes.values()}
         if (route is None and not is_open) or (route is not None and route.scope is not None):
             visit.principal = await self._let_in(headers, visit)
@@ -268,7 +267,7 @@ def _render_error(error: ArmError) -> Response:
 
 def _refuse_often(visit: _Visit) -> Response:
     error = refuse_often()
-    if not visit.is_login:
+    if visit.route is None or not visit.route.is_form:
         return _render_error(error)
     # Clients read errors of a login in another shape.
     body = {"error": "temporarily_unavailable", "error_description": error.message}

@@ -41,7 +41,7 @@ def wants_strict_transport(base_url: str) -> bool:
 async def read_body(request: Request, limit: int) -> bytes:
     """A whole body. Raises ArmError when it is too large, or does not end."""
     announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced[:20]) > limit:
+    if announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
         raise _too_large(limit)
     content = bytearray()
     try:

@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 HEADER_BYTES = 32 * 1024  # of the request line and all headers
 HEADER_SECONDS = 10.0  # from the first byte, or from the connection, to the end of the headers
-IDLE_SECONDS = 30.0  # without a byte, while a body is awaited or an answer is not taken
+IDLE_SECONDS = 40.0  # without a byte, while a body is awaited or an answer is not taken
 LINGER_SECONDS = 2.0  # for a client that still sends what was refused
 
 Message = MutableMapping[str, Any]
@@ -46,7 +46,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take bytes; more must follow soon while a request is not whole."""
         self._disarm("idle")
         super().data_received(data)
-        if self._is_reading and "headers" not in self._timers:
+        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        # uvicorn's own timer ended with these bytes, and begins again only with the next answer.
+        is_silent = self._is_reading or cycle is None or cycle.response_complete
+        if is_silent and "headers" not in self._timers:
             self._arm("idle", IDLE_SECONDS)
 
     @override
@@ -79,6 +82,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is here."""
         self._is_reading = False
+        self._disarm("linger")
         super().on_message_complete()
 
     @override
@@ -122,7 +126,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, status: int, code: str, text: str) -> None:
         if self.transport.is_closing():
             return
-        cycle: RequestResponseCycle | None = self.cycle  # None before the first request
+        cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.response_complete:  # not in the midst of another answer
             content = _dump(code, text)
             head = (

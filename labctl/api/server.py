@@ -5,11 +5,10 @@ import contextlib
 import errno
 import ipaddress
 import logging
-import os
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -21,13 +20,14 @@ from labctl.api.desk import Desk
 from labctl.api.protocol import BoundedProtocol
 from labctl.drivers.certificates import ServerIdentity
 from labctl.drivers.private_file import write_file
-from labctl.errors import HostError, InvalidError
+from labctl.errors import HostError, InvalidError, LabError
 
 _AT_ONCE = 256  # connections and requests; more are told to come back
 _BACKLOG = 128
 _KEEP_ALIVE = 15  # seconds
 _GRACE = timedelta(seconds=2)  # for answers that are under way when the server stops
 _HANDSHAKE = timedelta(seconds=10)
+_RENEWAL_TICKS = 6000  # of 0.1 s: so often it is looked whether there is a new certificate
 
 log = logging.getLogger(__name__)
 
@@ -104,17 +104,15 @@ def open_socket(endpoint: Endpoint) -> socket.socket:
     return door
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Thread:
-    server: "_Server"
-    thread: threading.Thread
-
-
 @contextlib.contextmanager
 def serving_api(
-    desk: Desk, app: App, door: socket.socket, identity: ServerIdentity
+    desk: Desk, app: App, door: socket.socket, find_identity: Callable[[], ServerIdentity]
 ) -> Iterator[None]:
-    """Answer on the socket in a thread of its own; at the end, answers under way are finished."""
+    """Answer on the socket in a thread of its own; at the end, answers under way are finished.
+
+    Now and then `find_identity` is asked again: certificates are renewed while it runs.
+    """
+    context = make_context(find_identity())
     config = uvicorn.Config(
         app,
         http=BoundedProtocol,
@@ -128,12 +126,12 @@ def serving_api(
         limit_concurrency=_AT_ONCE,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=int(_GRACE.total_seconds()),
-        ssl_context_factory=lambda _config, _default: make_context(identity),
+        ssl_context_factory=lambda _config, _default: context,
     )
     config.load()  # what is wrong with it must be seen here, not in the thread
-    # uvicorn logs what clients do wrong as if it were ours to mend.
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    server = _Server(config, door)
+    # Below errors, uvicorn tells what clients do wrong as if it were ours to mend.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    server = _Server(config, door, _Renewal(context=context, find_identity=find_identity))
     thread = threading.Thread(target=server.run, name="api")
     thread.start()
     try:
@@ -152,8 +150,9 @@ def make_context(identity: ServerIdentity) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(os.fspath(identity.certificate), os.fspath(identity.key))
+        context.load_cert_chain(identity.certificate, identity.key)
     except (OSError, ssl.SSLError) as error:
         raise InvalidError(
             f"the certificate {str(identity.certificate)!r} with the key {str(identity.key)!r} "
@@ -181,13 +180,50 @@ def told_address(desk: Desk, url: str) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+@dataclass(slots=True, kw_only=True)
+class _Renewal:
+    """Gives new connections the certificate that is there now."""
+
+    context: ssl.SSLContext
+    find_identity: Callable[[], ServerIdentity]
+    _seen: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._seen = _look_at(self.find_identity())
+
+    def check(self) -> None:
+        """Look whether the files are others than before."""
+        try:
+            identity = self.find_identity()
+            seen = _look_at(identity)
+            if seen != self._seen:
+                make_context(identity)  # half a pair must not get into the one that is in use
+                self.context.load_cert_chain(identity.certificate, identity.key)
+                self._seen = seen
+                log.info("API: a new certificate, good until %s", identity.expires_at)
+        except (LabError, OSError):
+            log.exception("API: the certificate could not be looked at; the old one stays")
+
+
+def _look_at(identity: ServerIdentity) -> tuple[int, ...]:
+    found = [identity.certificate.stat(), identity.key.stat()]
+    return tuple(number for each in found for number in (each.st_ino, each.st_mtime_ns))
+
+
 class _Server(uvicorn.Server):
     """uvicorn on a socket that is open already, with a bound for the handshake, too."""
 
-    def __init__(self, config: uvicorn.Config, door: socket.socket) -> None:
+    def __init__(self, config: uvicorn.Config, door: socket.socket, renewal: _Renewal) -> None:
         super().__init__(config)
         self.listens = threading.Event()
         self._door = door
+        self._renewal = renewal
+
+    @override
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _RENEWAL_TICKS == _RENEWAL_TICKS - 1:
+            await asyncio.to_thread(self._renewal.check)
+        return await super().on_tick(counter)
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -1,5 +1,6 @@
 """The API's part in `labctl serve`: setting it up, and running it beside the daemon."""
 
+import logging
 import resource
 import secrets
 import socket
@@ -30,6 +31,7 @@ from labctl.drivers.certificates import (
     load_identity,
 )
 from labctl.drivers.signing_key import ensure_signing_key
+from labctl.errors import LabError
 from labctl.model.access import Scope
 from labctl.settings import Settings
 from labctl.store.lab_identity import LabIdentity, ensure_lab_identity
@@ -38,10 +40,14 @@ from labctl.store.tokens import add_token, load_tokens
 if TYPE_CHECKING:
     from labctl.controller.board import Board
     from labctl.controller.lab import Lab
+    from labctl.controller.operations import Operations
 
+_AGAIN = 5  # seconds
 _FILES = 8192  # open at once, where the host allows it: each connection is one
 
 DEFAULT_LISTEN = "127.0.0.1:8443"
+
+log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 
@@ -159,7 +165,6 @@ def running_api(door: Door, lab: "Lab", board: "Board", say: Say) -> Iterator[No
     with lab.database.write() as connection:
         who = ensure_lab_identity(connection)
     ensure_signing_key(lab.settings)
-    identity = _find_identity(door, lab.settings, who)
     desk = Desk(
         settings=lab.settings,
         database=lab.database,
@@ -170,8 +175,15 @@ def running_api(door: Door, lab: "Lab", board: "Board", say: Say) -> Iterator[No
     routes = make_routes()
     steps = make_steps(desk, lab, routes)
     operations = Operations(lab.database, board, quick=steps.quick, slow=steps.slow)
-    worker = threading.Thread(target=operations.run, args=(desk.stop,), name="operations")
-    with serving_api(desk, App(desk, routes), door.socket, identity), told_address(desk, door.url):
+    worker = threading.Thread(target=_run, args=(operations, desk.stop), name="operations")
+
+    def find_identity() -> ServerIdentity:
+        return _find_identity(door, lab.settings, who)
+
+    with (
+        serving_api(desk, App(desk, routes), door.socket, find_identity),
+        told_address(desk, door.url),
+    ):
         worker.start()
         say(f"API: {door.url}")
         if not door.endpoint.is_loopback:
@@ -181,6 +193,16 @@ def running_api(door: Door, lab: "Lab", board: "Board", say: Say) -> Iterator[No
         finally:
             desk.stop.set()
             worker.join()
+
+
+def _run(operations: "Operations", stop: threading.Event) -> None:
+    """A store that is away for a while must not leave operations open for ever."""
+    while not stop.is_set():
+        try:
+            operations.run(stop)
+        except LabError:
+            log.exception("the operations of the API are looked at again in %s s", _AGAIN)
+            stop.wait(_AGAIN)
 
 
 def _find_identity(door: Door, settings: Settings, lab: LabIdentity) -> ServerIdentity:

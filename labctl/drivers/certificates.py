@@ -148,9 +148,8 @@ def _ensure_authority(
     key_path.chmod(0o600)
     try:
         key = load_pem_private_key(key_path.read_bytes(), password=None)
-        if (
-            isinstance(key, ec.EllipticCurvePrivateKey) and not path.exists()
-        ):  # made first, or the key was written and then came a crash
+        # Not there at first, and after a crash between the two files.
+        if isinstance(key, ec.EllipticCurvePrivateKey) and not path.exists():
             made = _sign_authority(key, now).public_bytes(Encoding.PEM)
             write_file(path, made, mode=0o644)
         authority = x509.load_pem_x509_certificate(path.read_bytes())
