@@ -33,7 +33,7 @@ class Session:
         self.failed: list[str] = []
 
     def run(self, line: AzLine) -> None:
-        text = f"az {shlex.join(line.words)}"
+        text = f"az {shlex.join(line.words)}".replace(self.stand.server.token, "TOKEN")
         if line.before is not None:
             line.before(self.stand)
         began = time.monotonic()
