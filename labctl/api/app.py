@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -100,7 +100,8 @@ class App:
         path = request.scope["path"]
         routes, parameters = self._routes.find(path)
         method = "GET" if request.method == "HEAD" else request.method
-        route = routes.get(method)
+        # HEAD is GET without a body, but for those that answer it with a status of its own.
+        route = routes.get(request.method) or routes.get(method)
         if route is None and routes and None in {each.scope for each in routes.values()}:
             raise _wrong_method(request.method, sorted(routes))
         headers, query = request.headers, request.query_params
@@ -115,6 +116,7 @@ class App:
                 f"The token '{visit.principal.name}' has the scope '{visit.principal.scope}'; "
                 f"{route.method} {path} needs '{route.scope}'.",
             )
+        _check_subscription(self._desk, parameters)
         if route.needs_version:
             _check_version(query)
         base_url = f"{request.url.scheme}://{request.url.netloc}"
@@ -191,6 +193,17 @@ def render(answer: Answer) -> Response:
 def _render_error(error: ArmError) -> Response:
     answer = Answer(status=error.status, body={"error": error.document}, headers=error.headers)
     return render(answer)
+
+
+def _check_subscription(desk: Desk, parameters: Mapping[str, str]) -> None:
+    given = parameters.get("subscription")
+    if given is not None and given.lower() != desk.subscription_id.lower():
+        raise ArmError(
+            404,
+            "SubscriptionNotFound",
+            f"The subscription '{given[:60]}' could not be found. This lab is the subscription "
+            f"'{desk.subscription_id}'.",
+        )
 
 
 def _check_version(query: QueryParams) -> None:

@@ -1,6 +1,7 @@
 """One call of the API and its answer."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,6 +11,8 @@ from labctl.arm.errors import ArmError
 from labctl.model.access import Principal
 
 Json = Any  # what json.loads gives
+
+_DEPTH = 100  # levels of a body; templates of clients have about 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +47,9 @@ class Call:
         if not self.content.strip():
             return None
         try:
-            found = json.loads(self.content, parse_constant=_refuse_constant)
+            found = json.loads(
+                self.content, parse_constant=_refuse_constant, parse_float=_read_float
+            )
         except (ValueError, RecursionError) as error:
             raise ArmError(
                 400, "InvalidRequestContent", f"The request's body is not JSON: {error}"
@@ -57,6 +62,7 @@ class Call:
                 "InvalidRequestContent",
                 f"The request's body must be a JSON object, not {type(found).__name__}.",
             )
+        _refuse_depth(found)
         _refuse_half_characters(found)
         return found
 
@@ -72,6 +78,33 @@ class Answer:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON")
+
+
+def _read_float(text: str) -> float:
+    """1e999 is JSON, but what it becomes is none."""
+    found = float(text)
+    if not math.isfinite(found):
+        raise ValueError(f"{text[:40]} is too large")
+    return found
+
+
+def _refuse_depth(document: Json) -> None:
+    """What is nested deeper than any resource could not be walked through, or written again."""
+    level = [document]
+    for _ in range(_DEPTH):
+        level = [
+            part
+            for each in level
+            for part in (each.values() if isinstance(each, dict) else each)
+            if isinstance(part, dict | list)
+        ]
+        if not level:
+            return
+    raise ArmError(
+        400,
+        "InvalidRequestContent",
+        f"The request's body is nested deeper than {_DEPTH} levels.",
+    )
 
 
 def _refuse_half_characters(value: Json) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from labctl.api.desk import Desk
+from labctl.api.group_delete import make_group_step
+from labctl.api.groups import GROUP_DELETE
 from labctl.api.route import Routes
 from labctl.controller.lab import Lab
 from labctl.controller.operations import Step
@@ -19,4 +21,4 @@ class Steps:
 
 def make_steps(desk: Desk, lab: Lab, routes: Routes) -> Steps:  # noqa: ARG001
     """All of them; the modules in `api` and `controller` that begin operations bring theirs."""
-    return Steps(quick={}, slow={})
+    return Steps(quick={}, slow={GROUP_DELETE: make_group_step(desk)})
