@@ -1,6 +1,13 @@
 """Every route of the API."""
 
-from labctl.api.handlers import resource_groups, subscriptions
+from labctl.api.handlers import (
+    absent,
+    compute_catalog,
+    network,
+    resource_groups,
+    resources,
+    subscriptions,
+)
 from labctl.api.route import Routes
 
 
@@ -10,5 +17,9 @@ def make_routes() -> Routes:
         (
             *subscriptions.ROUTES,
             *resource_groups.ROUTES,
+            *resources.ROUTES,
+            *network.ROUTES,
+            *compute_catalog.ROUTES,
+            *absent.ROUTES,
         )
     )

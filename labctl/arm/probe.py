@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
@@ -66,7 +66,7 @@ def check_probe(properties: Mapping[str, Json], *, target: str) -> Protocol:
     return protocol
 
 
-def is_whole(value: Json) -> bool:
+def is_whole(value: Json) -> TypeGuard[int]:
     """A JSON number without a fraction; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
