@@ -51,11 +51,7 @@ def load_shown(
 def find_key(connection: Connection, found: FoundSet, instance_id: str) -> InstanceKey:
     """The instance with this id. Raises ArmError (404)."""
     ordinal = read_ordinal(instance_id, found.name)
-    keys = (
-        []
-        if ordinal is None
-        else load_instance_keys(connection, found.name, ordinal=ordinal)
-    )
+    keys = [] if ordinal is None else load_instance_keys(connection, found.name, ordinal=ordinal)
     if not keys:
         raise resource_not_found(str(found.id.child("virtualMachines", instance_id[:80])))
     return keys[0]

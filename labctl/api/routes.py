@@ -2,13 +2,19 @@
 
 from labctl.api.handlers import (
     absent,
+    actions,
     compute_catalog,
+    instance_views,
+    instances,
     metadata,
     native,
     network,
     oauth,
     resource_groups,
     resources,
+    rolling_upgrades,
+    scale_sets,
+    set_extensions,
     subscriptions,
 )
 from labctl.api.openapi import with_document
@@ -28,5 +34,11 @@ def make_routes() -> Routes:
             *network.ROUTES,
             *compute_catalog.ROUTES,
             *absent.ROUTES,
+            *scale_sets.ROUTES,
+            *set_extensions.ROUTES,
+            *instances.ROUTES,
+            *instance_views.ROUTES,
+            *actions.ROUTES,
+            *rolling_upgrades.ROUTES,
         )
     )

@@ -48,30 +48,22 @@ class Action:
     refused: Mapping[str, str] | None = None  # keys of the body or the query, and why not
 
 
-def _start(
-    connection: Connection, _: str, names: Sequence[str], now: datetime
-) -> Sequence[str]:
+def _start(connection: Connection, _: str, names: Sequence[str], now: datetime) -> Sequence[str]:
     set_wanted(connection, names, Wanted.RUNNING, now=now)
     return names
 
 
-def _stop(
-    connection: Connection, _: str, names: Sequence[str], now: datetime
-) -> Sequence[str]:
+def _stop(connection: Connection, _: str, names: Sequence[str], now: datetime) -> Sequence[str]:
     set_wanted(connection, names, Wanted.STOPPED, now=now)
     return names
 
 
-def _restart(
-    connection: Connection, _: str, names: Sequence[str], now: datetime
-) -> Sequence[str]:
+def _restart(connection: Connection, _: str, names: Sequence[str], now: datetime) -> Sequence[str]:
     restart(connection, names, now=now)
     return names
 
 
-def _reimage(
-    connection: Connection, _: str, names: Sequence[str], now: datetime
-) -> Sequence[str]:
+def _reimage(connection: Connection, _: str, names: Sequence[str], now: datetime) -> Sequence[str]:
     reimage(connection, names, now=now)
     return names
 
@@ -176,7 +168,9 @@ def update_models(desk: Desk, call: Call) -> Answer:
                 target="instanceIds",
             )
         chosen = (
-            () if named == [] else update_instances(connection, found.name, named or [], now=call.now)
+            ()
+            if named == []
+            else update_instances(connection, found.name, named or [], now=call.now)
         )
         operation = add_open(
             connection,

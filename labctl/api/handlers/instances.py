@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -35,6 +36,8 @@ from labctl.controller.protection import protect
 from labctl.model.access import Scope
 from labctl.store.instance_index import InstanceKey, load_instance_keys
 
+Json = Any  # what json.loads gives
+
 _EXPANDS = frozenset({"instanceview", "userdata"})
 _FILTER = re.compile(
     r"\s*(?:startswith\(\s*instanceView/statuses/code\s*,\s*'(?P<prefix>[^']{1,80})'\s*\)"
@@ -55,11 +58,11 @@ def list_instances(desk: Desk, call: Call) -> Answer:
         if wanted.strip():
             judged = load_shown(connection, desk, found, frame, keys, now=call.now)
             keys = _filter(keys, judged, wanted)
-        page = answer_page(call, keys)
-        chosen: Sequence[InstanceKey] = page.body["value"]
+        page: Json = answer_page(call, keys).body
+        chosen: Sequence[InstanceKey] = page["value"]
         shown = load_shown(connection, desk, found, frame, chosen, now=call.now)
     rendered = [render_instance(each, frame, with_view=with_view) for each in shown]
-    return Answer(body={**page.body, "value": rendered})
+    return Answer(body={**page, "value": rendered})
 
 
 def get_instance(desk: Desk, call: Call) -> Answer:
@@ -78,9 +81,7 @@ def put_instance(desk: Desk, call: Call) -> Answer:
         wish = read_protection(body, render_instance(judged, frame, with_view=True))
         name = judged.instance.name
         if wish != Protection():
-            protect(
-                connection, [name], scale_in=wish.scale_in, actions=wish.actions, now=call.now
-            )
+            protect(connection, [name], scale_in=wish.scale_in, actions=wish.actions, now=call.now)
         _, _, judged = _find(connection, desk, call)
         identifier = str(make_instance_id(found.id, judged.instance.ordinal))
         operation = add_ended(
@@ -141,9 +142,7 @@ def read_expand(call: Call) -> frozenset[str]:
     return frozenset(words)
 
 
-def _find(
-    connection: Connection, desk: Desk, call: Call
-) -> tuple[FoundSet, Frame, Judged]:
+def _find(connection: Connection, desk: Desk, call: Call) -> tuple[FoundSet, Frame, Judged]:
     found = find_called_set(connection, desk, call.parameters)
     frame = make_frame(connection, desk, found)
     key = find_key(connection, found, call.parameters["instance"])
@@ -151,9 +150,7 @@ def _find(
     return found, frame, judged
 
 
-def _filter(
-    keys: Sequence[InstanceKey], judged: Sequence[Judged], text: str
-) -> list[InstanceKey]:
+def _filter(keys: Sequence[InstanceKey], judged: Sequence[Judged], text: str) -> list[InstanceKey]:
     match = _FILTER.fullmatch(text)
     if match is None:
         raise ArmError(
