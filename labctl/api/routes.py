@@ -1,6 +1,13 @@
 """Every route of the API."""
 
-from labctl.api.handlers import resource_groups, subscriptions
+from labctl.api.handlers import (
+    galleries,
+    gallery_images,
+    gallery_versions,
+    platform_images,
+    resource_groups,
+    subscriptions,
+)
 from labctl.api.route import Routes
 
 
@@ -10,5 +17,9 @@ def make_routes() -> Routes:
         (
             *subscriptions.ROUTES,
             *resource_groups.ROUTES,
+            *galleries.ROUTES,
+            *gallery_images.ROUTES,
+            *gallery_versions.ROUTES,
+            *platform_images.ROUTES,
         )
     )

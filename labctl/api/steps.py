@@ -7,6 +7,7 @@ from labctl.api.desk import Desk
 from labctl.api.group_delete import make_group_step
 from labctl.api.groups import GROUP_DELETE
 from labctl.api.route import Routes
+from labctl.controller.image_import import IMAGE_IMPORT, ImageImport, ensure_import_dir
 from labctl.controller.lab import Lab
 from labctl.controller.operations import Step
 
@@ -21,4 +22,12 @@ class Steps:
 
 def make_steps(desk: Desk, lab: Lab, routes: Routes) -> Steps:  # noqa: ARG001
     """All of them; the modules in `api` and `controller` that begin operations bring theirs."""
-    return Steps(quick={}, slow={GROUP_DELETE: make_group_step(desk)})
+    return Steps(
+        quick={}, slow={GROUP_DELETE: make_group_step(desk), IMAGE_IMPORT: make_import_step(desk)}
+    )
+
+
+def make_import_step(desk: Desk) -> Step:
+    """Where files to import are put is there from the first start on."""
+    ensure_import_dir(desk.settings)
+    return ImageImport(desk.settings, desk.database, desk.stop)
