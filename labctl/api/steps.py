@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from labctl.api.deploy import make_step
+from labctl.api.deployments import DEPLOYMENT
 from labctl.api.desk import Desk
 from labctl.api.group_delete import make_group_step
 from labctl.api.groups import GROUP_DELETE
@@ -21,4 +23,6 @@ class Steps:
 
 def make_steps(desk: Desk, lab: Lab, routes: Routes) -> Steps:  # noqa: ARG001
     """All of them; the modules in `api` and `controller` that begin operations bring theirs."""
-    return Steps(quick={}, slow={GROUP_DELETE: make_group_step(desk)})
+    return Steps(
+        quick={DEPLOYMENT: make_step(desk, routes)}, slow={GROUP_DELETE: make_group_step(desk)}
+    )
