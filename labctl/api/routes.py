@@ -4,6 +4,7 @@ from labctl.api.handlers import (
     absent,
     actions,
     compute_catalog,
+    deployment_operations,
     galleries,
     gallery_images,
     gallery_versions,
@@ -21,13 +22,15 @@ from labctl.api.handlers import (
     set_extensions,
     subscriptions,
 )
+from labctl.api.handlers.deployments import make_deployment_routes
 from labctl.api.openapi import with_document
 from labctl.api.route import Routes
 
 
 def make_routes() -> Routes:
     """All of them; a list of each module in `handlers`."""
-    return with_document(
+    known: list[Routes] = []
+    routes = with_document(
         (
             *metadata.ROUTES,
             *oauth.ROUTES,
@@ -48,5 +51,9 @@ def make_routes() -> Routes:
             *gallery_images.ROUTES,
             *gallery_versions.ROUTES,
             *platform_images.ROUTES,
+            *deployment_operations.ROUTES,
+            *make_deployment_routes(lambda: known[0]),
         )
     )
+    known.append(routes)
+    return routes
