@@ -7,6 +7,10 @@ from pathlib import Path
 
 from labctl.errors import InvalidError
 
+# What `labctl serve` sets for commands that it runs for a client of its API.
+REMOTE_SCOPE = "LABCTL_REMOTE_SCOPE"  # the scope of the client's token
+SENT_FILES = "LABCTL_SENT_FILES"  # the folder with the files that the client has sent
+
 DIRECTORY_MODE = 0o711  # others pass through, nobody lists
 
 
@@ -41,6 +45,11 @@ class Settings:
     def locks_dir(self) -> Path:
         """Lock files; one for each scale set and one for each image digest."""
         return self.state_dir / "locks"
+
+    @property
+    def api_dir(self) -> Path:
+        """What clients of the API have sent, for as long as it is needed (0700)."""
+        return self.state_dir / "api"
 
     @property
     def controller_key(self) -> Path:

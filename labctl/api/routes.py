@@ -3,6 +3,7 @@
 from labctl.api.handlers import (
     absent,
     actions,
+    commands,
     compute_catalog,
     deployment_operations,
     galleries,
@@ -52,6 +53,7 @@ def make_routes() -> Routes:
             *gallery_versions.ROUTES,
             *platform_images.ROUTES,
             *deployment_operations.ROUTES,
+            *commands.ROUTES,
             *make_deployment_routes(lambda: known[0]),
         )
     )

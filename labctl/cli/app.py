@@ -16,11 +16,21 @@ from typing_extensions import override
 
 from labctl import __version__
 from labctl.cli import context as run
+from labctl.cli.caller import is_for_client, refuse_for_client
 from labctl.cli.errors import EXIT_CODES, exit_code_of
 from labctl.cli.output import Output
+from labctl.cli.remote_words import asks_about_labctl, take_target
 
 PROGRAM = "labctl"
-_SHARED = ("state_dir", "uri", "output", "verbose")  # options that every command takes
+_SHARED = (
+    "state_dir",
+    "uri",
+    "server",
+    "ca",
+    "token_file",
+    "output",
+    "verbose",
+)  # options that every command takes
 _Command = TyperCommand | TyperGroup
 _SCALE_SET = "labctl.cli.scaleset"
 _INSTANCE = "labctl.cli.instance"
@@ -180,11 +190,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
     run.set_options(run.Options())
+    if is_for_client():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the server
     try:
+        target, rest = take_target(words, os.environ)
+        if target is not None and asks_about_labctl(rest, os.environ):
+            run.forbid_local_lab()  # `--help` may stand where it is the value of an option
+        elif target is not None:
+            from labctl.cli.remote import run_remotely
+
+            return run_remotely(target, rest, known=_list_known())
         root = get_command(app)
         if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:
-            root.main(words, prog_name=PROGRAM)  # answers the shell, then ends the program
-        with root.make_context(PROGRAM, words) as context:
+            root.main(rest, prog_name=PROGRAM)  # answers the shell, then ends the program
+        with root.make_context(PROGRAM, rest) as context:
             root.invoke(context)
         sys.stdout.flush()
     except KeyboardInterrupt as error:
@@ -193,6 +212,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:  # noqa: BLE001  the one place that turns failures into exit codes
         return exit_code_of(error, words)
     return 0
+
+
+def _list_known() -> dict[str, tuple[str, ...]]:
+    """The commands, and for groups what is in them."""
+    return {
+        name: tuple(entry.entries) if isinstance(entry, Branch) else ()
+        for name, entry in TREE.items()
+    }
 
 
 class LazyGroup(TyperGroup):
@@ -274,13 +301,23 @@ def _add_options(command: _Command, shared: Sequence[Any]) -> None:
 
 
 def _take_state_dir(value: Path | None) -> Path | None:
+    if value is not None:
+        refuse_for_client("--state-dir")
     run.set_state_dir(value)
     return value
 
 
 def _take_uri(value: str | None) -> str | None:
+    if value is not None:
+        refuse_for_client("--uri")
     run.set_uri(value)
     return value
+
+
+def _take_nothing(value: str | None) -> None:
+    """Options of clients are taken out before; one that is left is the value of another option."""
+    if value is not None:
+        raise typer.BadParameter("it must stand where an option can stand, not as a value")
 
 
 def _take_output(value: Output | None) -> Output | None:
@@ -317,6 +354,36 @@ Uri = Annotated[
         callback=_take_uri,
         expose_value=False,
         help="The libvirt connection (or LABCTL_URI).",
+    ),
+]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        callback=_take_nothing,
+        expose_value=False,
+        help="Run the command on the host of this labctl serve (or LABCTL_SERVER).",
+    ),
+]
+Authority = Annotated[
+    str | None,
+    typer.Option(
+        "--ca",
+        metavar="FILE",
+        callback=_take_nothing,
+        expose_value=False,
+        help="With --server: trust this CA alone (or LABCTL_CA).",
+    ),
+]
+TokenFile = Annotated[
+    str | None,
+    typer.Option(
+        "--token-file",
+        metavar="FILE",
+        callback=_take_nothing,
+        expose_value=False,
+        help="With --server: the file (0600) with the token (or LABCTL_TOKEN_FILE, LABCTL_TOKEN).",
     ),
 ]
 OutputFormat = Annotated[
@@ -357,6 +424,9 @@ app = typer.Typer(cls=_Root, rich_markup_mode=None, epilog=_EPILOG)
 def _root(
     state_dir: StateDir = None,
     uri: Uri = None,
+    server: Server = None,
+    ca: Authority = None,
+    token_file: TokenFile = None,
     output: OutputFormat = None,
     verbose: Verbose = False,
     version: Version = False,
