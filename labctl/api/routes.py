@@ -24,6 +24,7 @@ from labctl.api.handlers import (
     subscriptions,
 )
 from labctl.api.handlers.deployments import make_deployment_routes
+from labctl.api.handlers.operations import make_operation_routes
 from labctl.api.openapi import with_document
 from labctl.api.route import Routes
 
@@ -31,7 +32,7 @@ from labctl.api.route import Routes
 def make_routes() -> Routes:
     """All of them; a list of each module in `handlers`."""
     known: list[Routes] = []
-    routes = with_document(
+    resources = Routes(
         (
             *metadata.ROUTES,
             *oauth.ROUTES,
@@ -57,5 +58,6 @@ def make_routes() -> Routes:
             *make_deployment_routes(lambda: known[0]),
         )
     )
+    routes = with_document((*resources.all, *make_operation_routes(resources)))
     known.append(routes)
     return routes
