@@ -16,7 +16,7 @@ from labctl.drivers.blobs import find_digests
 from labctl.model.access import Scope
 from labctl.model.image import ImageVersion, find_latest
 from labctl.store.arm_resources import remove_resource
-from labctl.store.gallery import load_versions
+from labctl.store.gallery import find_definition, load_versions, remove_definition
 from labctl.store.operations import load_open_operations
 from tests.api.serving import SUBSCRIPTION, Api
 
@@ -163,6 +163,33 @@ def test_a_version_whose_wish_is_gone_is_not_left_behind(api: Api, image: Path):
         remove_resource(connection, f"{WHOLE_TINY}/versions/2.0.0")
     assert [ending.is_canceled for ending in work(api)] == [True]
     assert [str(each.version) for each in load(api)] == ["1.0.0", "1.1.0"]
+    assert find_digests(api.desk.settings) == ()
+
+
+def test_a_group_that_is_deleted_during_an_import_leaves_nothing(
+    api: Api, image: Path, monkeypatch: pytest.MonkeyPatch
+):
+    at = "resourceGroups/rg1/providers/Microsoft.Compute/galleries/g"
+    body: Any = {"location": "local"}
+    for path in ("resourceGroups/rg1", at):
+        assert api.ask("PUT", path, body=body).status_code == 201
+    identifier = {"publisher": "a", "offer": "b", "sku": "c"}
+    body["properties"] = {"osType": "Linux", "identifier": identifier}
+    assert api.ask("PUT", f"{at}/images/web", body=body).status_code == 201
+    body["properties"] = {"storageProfile": {"osDiskImage": {"source": {"uri": str(image)}}}}
+    assert api.ask("PUT", f"{at}/images/web/versions/1.0.0", body=body).status_code == 201
+    bring = image_import.import_image
+
+    def delete_meanwhile(*arguments: Any, **more: Any) -> Any:
+        with api.desk.database.write() as connection:
+            remove_definition(connection, "web")
+            remove_resource(connection, f"/subscriptions/{SUBSCRIPTION}/{at}")
+        return bring(*arguments, **more)
+
+    monkeypatch.setattr(image_import, "import_image", delete_meanwhile)
+    assert [ending.is_canceled for ending in work(api)] == [True]
+    with api.desk.database.read() as connection:
+        assert find_definition(connection, "web") is None
     assert find_digests(api.desk.settings) == ()
 
 
