@@ -7,7 +7,10 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from labctl.api.desk import Desk
-from labctl.arm.instance_views import ExtensionKind, Judged
+from labctl.api.scale_set_ids import FoundSet, read_ordinal
+from labctl.arm.errors import resource_not_found
+from labctl.arm.instance_views import ExtensionKind, Judged, find_kinds
+from labctl.arm.instances import Frame
 from labctl.arm.statuses import ProvisioningState
 from labctl.controller.board import Sight
 from labctl.controller.desired import NO_CAPACITY
@@ -17,31 +20,41 @@ from labctl.model.plan import ScaleSet
 from labctl.planner import has_latest_model
 from labctl.planner.health import Verdict, find_failure, find_next_extension, judge
 from labctl.planner.situation import Situation, has_served, survey
-from labctl.store.instance_index import InstanceKey
+from labctl.store.instance_index import InstanceKey, load_instance_keys
 from labctl.store.scale_sets import load_view
 
 # Keepers look at least every few seconds; what is older was seen by one that is no more.
 _SIGHT_LASTS = timedelta(seconds=60)
 
 
-def load_judged(
+def load_shown(
     connection: Connection,
     desk: Desk,
-    scale_set: str,
+    found: FoundSet,
+    frame: Frame,
     keys: Sequence[InstanceKey],
     *,
-    kinds: Mapping[str, ExtensionKind],
     now: datetime,
 ) -> list[Judged]:
     """These instances with what the planner makes of their facts. Asks no hypervisor."""
     names = [key.name for key in keys]
-    view = load_view(connection, scale_set, capacity=NO_CAPACITY, instances=names)
-    view = add_sight(view, desk.board.find(scale_set), now)
+    view = load_view(connection, found.name, capacity=NO_CAPACITY, instances=names)
+    view = add_sight(view, desk.board.find(found.name), now)
     uuids = {key.name: key.uuid for key in keys}
+    kinds = find_kinds((frame.profile.get("extensionProfile") or {}).get("extensions"))
     return [
         _judge(view, situation, uuids.get(situation.instance.name, ""), kinds)
         for situation in survey(view)
     ]
+
+
+def find_key(connection: Connection, found: FoundSet, instance_id: str) -> InstanceKey:
+    """The instance with this id. Raises ArmError (404)."""
+    ordinal = read_ordinal(instance_id, found.name)
+    keys = [] if ordinal is None else load_instance_keys(connection, found.name, ordinal=ordinal)
+    if not keys:
+        raise resource_not_found(str(found.id.child("virtualMachines", instance_id[:80])))
+    return keys[0]
 
 
 def add_sight(view: ScaleSet, sight: Sight | None, now: datetime) -> ScaleSet:

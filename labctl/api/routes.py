@@ -2,18 +2,25 @@
 
 from labctl.api.handlers import (
     absent,
+    actions,
     compute_catalog,
+    instance_views,
+    instances,
     network,
     resource_groups,
     resources,
+    rolling_upgrades,
+    scale_sets,
+    set_extensions,
     subscriptions,
 )
+from labctl.api.handlers.operations import make_operation_routes
 from labctl.api.route import Routes
 
 
 def make_routes() -> Routes:
     """All of them; a list of each module in `handlers`."""
-    return Routes(
+    known = Routes(
         (
             *subscriptions.ROUTES,
             *resource_groups.ROUTES,
@@ -21,5 +28,13 @@ def make_routes() -> Routes:
             *network.ROUTES,
             *compute_catalog.ROUTES,
             *absent.ROUTES,
+            *scale_sets.ROUTES,
+            *set_extensions.ROUTES,
+            *instances.ROUTES,
+            *instance_views.ROUTES,
+            *actions.ROUTES,
+            *rolling_upgrades.ROUTES,
         )
     )
+    # What an operation was for is answered by the route of its resource.
+    return Routes((*known.all, *make_operation_routes(known)))

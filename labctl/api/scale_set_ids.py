@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from labctl.api.desk import DEFAULT_GROUP, Desk
 from labctl.api.groups import check_group
-from labctl.arm.errors import ArmError, conflict, resource_not_found
+from labctl.arm.errors import ArmError, conflict
 from labctl.arm.ids import ResourceId
 from labctl.model.machine import NAME_PATTERN
 from labctl.store.arm_resources import ArmResource, load_resources, remove_resource
@@ -88,6 +88,7 @@ def make_new_set_id(connection: Connection, desk: Desk, group: str, name: str) -
 
     Raises ArmError for a name that labctl cannot take, or that another group has.
     """
+    written = check_group(connection, desk, group, is_written=True)
     if not re.fullmatch(NAME_PATTERN, name.lower()):
         raise ArmError(
             400,
@@ -107,7 +108,6 @@ def make_new_set_id(connection: Connection, desk: Desk, group: str, name: str) -
     for stale in _load_rows(connection):
         if stale.name.lower() == name.lower():
             remove_resource(connection, stale.id)
-    written = check_group(connection, desk, group, is_written=True)
     return make_set_id(desk, written.name, name)
 
 
@@ -123,15 +123,12 @@ def make_instance_id(scale_set: ResourceId, ordinal: int) -> ResourceId:
     return scale_set.child("virtualMachines", str(ordinal))
 
 
-def read_ordinal(text: str) -> int | None:
+def read_ordinal(text: str, scale_set: str) -> int | None:
     """The ordinal that an instanceId means: "3", and "web_3" as labctl calls it."""
-    digits = text.rpartition("_")[2]
+    name, joint, digits = text.rpartition("_")
+    if joint and name.lower() != scale_set:
+        return None
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None
-
-
-def instance_not_found(scale_set: ResourceId, instance_id: str) -> ArmError:
-    """404: no such instance."""
-    return resource_not_found(str(scale_set.child("virtualMachines", instance_id[:80])))
 
 
 def _load_rows(connection: Connection) -> list[ArmResource]:

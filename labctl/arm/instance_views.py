@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, assert_never
 
 from labctl.arm.errors import Document
@@ -9,7 +10,6 @@ from labctl.arm.statuses import (
     Level,
     ProvisioningState,
     Status,
-    format_moment,
     make_provisioning_status,
     summarize,
 )
@@ -88,7 +88,7 @@ def render_set_view(
     all_judged: Sequence[Judged],
     *,
     state: ProvisioningState,
-    state_at: Json,
+    at: datetime,
     message: str,
     repair_state: str | None,
 ) -> Document:
@@ -99,13 +99,12 @@ def render_set_view(
     for judged in all_judged:
         for name, status in find_extension_statuses(judged).items():
             names.setdefault(name, []).append(status.code)
-    status = make_provisioning_status(state, message=message)
     found: Document = {
         "virtualMachine": {"statusesSummary": summarize(codes)},
         "extensions": [
             {"name": name, "statusesSummary": summarize(each)} for name, each in names.items()
         ],
-        "statuses": [status.document | ({"time": state_at} if state_at else {})],
+        "statuses": [make_provisioning_status(state, message=message, at=at).document],
         "orchestrationServices": [],
     }
     if repair_state is not None:
@@ -286,21 +285,3 @@ def name_os_disk(instance: Instance) -> str:
 def name_data_disk(instance: Instance, disk: str) -> str:
     """It outlives every OS disk."""
     return f"{instance.name}.{disk}"
-
-
-__all__ = [
-    "ExtensionKind",
-    "Judged",
-    "find_extension_statuses",
-    "find_kinds",
-    "find_statuses",
-    "format_moment",
-    "make_extension_status",
-    "make_health_status",
-    "name_computer",
-    "name_data_disk",
-    "name_os_disk",
-    "render_extension_view",
-    "render_instance_view",
-    "render_set_view",
-]

@@ -99,17 +99,30 @@ def load_open_operations(
     return [_read(row) for row in connection.execute(query)]
 
 
-def find_last_operation(
-    connection: Connection, resource: str, *, kind: str | None = None
-) -> Operation | None:
-    """The newest operation on a resource, open or not; None: of whichever kind."""
+def find_last_operation(connection: Connection, resource: str) -> Operation | None:
+    """The newest operation on a resource, open or not."""
     query = (
         select(operation)
         .where(operation.c.resource_key == resource.lower())
         .order_by(operation.c.started_at.desc(), operation.c.id)
     )
-    if kind is not None:
-        query = query.where(operation.c.kind == kind)
+    row = connection.execute(query).first()
+    return None if row is None else _read(row)
+
+
+def find_last_of_kind(
+    connection: Connection, scale_set: str, kind: str, *, since: datetime
+) -> Operation | None:
+    """The newest operation of a kind on a scale set, open or not, begun at `since` or later."""
+    query = (
+        select(operation)
+        .where(
+            operation.c.scale_set == scale_set,
+            operation.c.kind == kind,
+            operation.c.started_at >= since,
+        )
+        .order_by(operation.c.started_at.desc(), operation.c.id)
+    )
     row = connection.execute(query).first()
     return None if row is None else _read(row)
 
