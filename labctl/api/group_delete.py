@@ -4,8 +4,10 @@ from sqlalchemy import Connection
 
 from labctl.api.desk import Desk
 from labctl.api.groups import Group, find_group
-from labctl.api.probes import LOAD_BALANCER_TYPE, SCALE_SET_TYPE, load_probe_users, refuse_in_use
+from labctl.api.probes import SCALE_SET_TYPE
+from labctl.api.references import load_holders, refuse_used
 from labctl.arm.errors import ArmError
+from labctl.arm.network_kinds import find_kind
 from labctl.controller.clock import now as read_clock
 from labctl.controller.desired import delete_scale_set
 from labctl.controller.images import collect_garbage
@@ -24,13 +26,12 @@ DEFINITION_TYPE = "Microsoft.Compute/galleries/images"
 
 
 def refuse_kept(connection: Connection, group: Group) -> None:
-    """Raises ArmError when scale sets outside go by a probe of a load balancer in the group."""
-    users = [user for user in load_probe_users(connection) if user.group != group.key]
-    for balancer in load_resources(connection, type=LOAD_BALANCER_TYPE, group=group.key):
-        prefix = f"{balancer.key}/probes/"
-        mine = [user for user in users if user.probe.lower().startswith(prefix)]
-        if mine:
-            raise refuse_in_use(balancer.id, mine)
+    """Raises ArmError when resources outside name network resources in the group."""
+    outside = [each for each in load_holders(connection) if each.group != group.key]
+    for resource in load_resources(connection, group=group.key):
+        kind = find_kind(resource.type)
+        if kind is not None:
+            refuse_used(outside, resource.id, code=kind.in_use_code)
 
 
 def make_group_step(desk: Desk) -> Step:

@@ -54,16 +54,8 @@ def find_probe(connection: Connection, identifier: Json, *, target: str) -> Heal
 
 def probe_users(connection: Connection, balancer: str) -> list[ProbeUser]:
     """The scale sets that go by a probe of this load balancer; not those that are to go."""
-    return [
-        user
-        for user in load_probe_users(connection)
-        if user.probe.lower().startswith(f"{balancer.lower()}/probes/")
-    ]
-
-
-def load_probe_users(connection: Connection) -> list[ProbeUser]:
-    """All scale sets that go by a probe."""
     found = []
+    prefix = f"{balancer.lower()}/probes/"
     for resource in load_resources(connection, type=SCALE_SET_TYPE):
         name = resource.name.lower()
         row = find_scale_set(connection, name)
@@ -72,6 +64,7 @@ def load_probe_users(connection: Connection) -> list[ProbeUser]:
         found += [
             ProbeUser(resource=resource.id, scale_set=name, group=resource.group, probe=probe)
             for probe in sorted(set(_find_probe_ids(resource.document)))
+            if probe.lower().startswith(prefix)
         ]
     return found
 

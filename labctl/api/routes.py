@@ -1,19 +1,30 @@
 """Every route of the API."""
 
 from labctl.api.handlers import (
+    absent,
+    actions,
+    compute_catalog,
     galleries,
     gallery_images,
     gallery_versions,
+    instance_views,
+    instances,
+    network,
     platform_images,
     resource_groups,
+    resources,
+    rolling_upgrades,
+    scale_sets,
+    set_extensions,
     subscriptions,
 )
+from labctl.api.handlers.operations import make_operation_routes
 from labctl.api.route import Routes
 
 
 def make_routes() -> Routes:
     """All of them; a list of each module in `handlers`."""
-    return Routes(
+    known = Routes(
         (
             *subscriptions.ROUTES,
             *resource_groups.ROUTES,
@@ -21,5 +32,17 @@ def make_routes() -> Routes:
             *gallery_images.ROUTES,
             *gallery_versions.ROUTES,
             *platform_images.ROUTES,
+            *resources.ROUTES,
+            *network.ROUTES,
+            *compute_catalog.ROUTES,
+            *absent.ROUTES,
+            *scale_sets.ROUTES,
+            *set_extensions.ROUTES,
+            *instances.ROUTES,
+            *instance_views.ROUTES,
+            *actions.ROUTES,
+            *rolling_upgrades.ROUTES,
         )
     )
+    # What an operation was for is answered by the route of its resource.
+    return Routes((*known.all, *make_operation_routes(known)))

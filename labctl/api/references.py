@@ -1,0 +1,99 @@
+"""Which resource names which other one, so that nothing goes that is still needed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from labctl.api.probes import SCALE_SET_TYPE, refuse_reference
+from labctl.arm.errors import ArmError
+from labctl.arm.ids import ResourceId, parse_id
+from labctl.arm.network import find_member, find_references
+from labctl.arm.network_kinds import NETWORK_KINDS, find_kind
+from labctl.store.arm_resources import find_resource, load_resources
+from labctl.store.scale_sets import find_scale_set
+
+Json = Any  # what json.loads gives
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A resource that names others."""
+
+    id: str
+    group: str | None  # the key of its resource group
+    named: frozenset[str]  # ids in lower case
+
+
+def load_holders(connection: Connection) -> list[Holder]:
+    """Every resource that names others; scale sets that are to go name nothing."""
+    found = []
+    for resource in load_resources(connection):
+        if resource.type.lower() == SCALE_SET_TYPE.lower():
+            row = find_scale_set(connection, resource.name.lower())
+            if row is None or row.is_deleting:
+                continue
+        elif find_kind(resource.type) is None:
+            continue
+        named = frozenset(each.lower() for _, each in find_references(resource.document))
+        found.append(Holder(id=resource.id, group=resource.group, named=named))
+    return found
+
+
+def find_holders(holders: list[Holder], identifier: str) -> list[str]:
+    """The ids of those that name a resource or a part of it; it may name itself."""
+    key = identifier.lower()
+    return [
+        holder.id
+        for holder in holders
+        if not f"{key}/".startswith(f"{holder.id.lower()}/")
+        and any(each == key or each.startswith(f"{key}/") for each in holder.named)
+    ]
+
+
+def refuse_used(holders: list[Holder], identifier: str, *, code: str) -> None:
+    """Raises ArmError (409) when other resources name this one."""
+    users = find_holders(holders, identifier)
+    if users:
+        raise ArmError(
+            409,
+            code,
+            f"{identifier} cannot be deleted because it is in use by {', '.join(users[:10])}"
+            f"{' and others' if len(users) > 10 else ''}. Delete or change these first.",
+            target=identifier,
+        )
+
+
+def check_references(
+    connection: Connection, identifier: ResourceId, document: Mapping[str, Json]
+) -> None:
+    """Every network resource that a document names must be there, or be part of the document.
+
+    Raises ArmError (InvalidResourceReference, LinkedInvalidPropertyId).
+    """
+    for target, text in find_references(document.get("properties"), "properties"):
+        named = parse_id(text, target=target)
+        outermost = ResourceId(
+            subscription=named.subscription,
+            group=named.group,
+            namespace=named.namespace,
+            parts=named.parts[:1],
+        )
+        if find_kind(outermost.type) is None:
+            continue  # what a lab does not keep, nobody can look for
+        if outermost.key == identifier.key:
+            there: Mapping[str, Json] | None = document
+        else:
+            row = find_resource(connection, str(outermost))
+            there = None if row is None else row.document
+        for kind, name in named.parts[1:]:
+            there = None if there is None else find_member(there, _spell(kind), name)
+        if there is None:
+            raise refuse_reference(named, target)
+
+
+def _spell(kind: str) -> str:
+    """The key of a list of members as Azure spells it."""
+    known = {part.key.lower(): part.key for each in NETWORK_KINDS for part in each.parts}
+    return known.get(kind.lower(), kind)
