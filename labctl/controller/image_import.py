@@ -21,7 +21,8 @@ from labctl.arm.tracked import read_location
 from labctl.controller.clock import now as read_clock
 from labctl.controller.images import ensure_file_forgotten, import_image
 from labctl.controller.operations import Ending
-from labctl.drivers.blobs import Format
+from labctl.drivers.blobs import Format, delete_abandoned
+from labctl.drivers.failpoint import reach
 from labctl.drivers.publishers.addresses import Mirror
 from labctl.drivers.publishers.download import downloading, ensure_forgotten
 from labctl.drivers.publishers.failure import UntrustedError
@@ -127,12 +128,14 @@ class ImageImport:
         goal: Mapping[str, Json],
     ) -> bool:
         """False: another import has the download in hand."""
+        delete_abandoned(self._settings)  # rests of imports that were killed
         with ExitStack() as stack:
             if isinstance(source, UrlSource):
                 found = self._download(source, stack)
                 if found is None:
                     return False
                 path = found
+                reach("import:fetched")
             else:
                 path = check_file(
                     self._settings, source, may_read_host=goal.get(MAY_READ_HOST) is True
@@ -149,6 +152,7 @@ class ImageImport:
                 source_format=Format.RAW if source.is_raw else Format.QCOW2,
                 origin=source.origin,
             )
+            reach("import:stored")
         return True
 
     def _download(self, source: UrlSource, stack: ExitStack) -> Path | None:

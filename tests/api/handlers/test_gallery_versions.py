@@ -1,5 +1,8 @@
 import hashlib
+import os
+import signal
 import subprocess
+import sys
 import threading
 from datetime import UTC, datetime
 from functools import partial
@@ -264,6 +267,44 @@ def test_a_download_goes_on_after_a_stop(api: Api, image: Path, mirror: Path):
     api.desk.stop.clear()
     assert [ending.error for ending in work(api)] == [None]
     assert latest(api) == "2.0.0"
+
+
+STEP = """
+import sys, threading
+from pathlib import Path
+from labctl.controller.image_import import ImageImport
+from labctl.settings import Settings
+from labctl.store.database import Database
+from labctl.store.operations import load_open_operations
+
+settings = Settings(state_dir=Path(sys.argv[1]), uri="test:///default")
+database = Database(settings.database)
+with database.read() as connection:
+    [operation] = load_open_operations(connection)
+ImageImport(settings, database, threading.Event())(operation)
+"""
+
+
+@pytest.mark.parametrize("place", ["import:fetched", "import:copied", "import:stored"])
+def test_an_import_that_was_killed_goes_on_and_leaves_nothing(
+    api: Api, image: Path, mirror: Path, place: str
+):
+    digest = hashlib.sha256(image.read_bytes()).hexdigest()
+    image.rename(mirror / "disk.qcow2")
+    put_from(api, f"https://images.example/disk.qcow2#sha256={digest}")
+    settings = api.desk.settings
+    root = Path(image_import.__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "LABCTL_FAILPOINT": place}
+    killed = subprocess.run(
+        [sys.executable, "-c", STEP, settings.state_dir], env=environment, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert any(downloads_dir(settings).iterdir())
+    assert latest(api) == "1.1.0"
+    assert [ending.error for ending in work(api)] == [None]
+    assert latest(api) == "2.0.0"
+    assert not any(downloads_dir(settings).iterdir())
+    assert [path.name for path in settings.blobs_dir.iterdir()] == [f"{digest}.qcow2"]
 
 
 @pytest.mark.parametrize(
