@@ -32,13 +32,17 @@ from labctl.api.route import Routes
 def make_routes() -> Routes:
     """All of them; a list of each module in `handlers`."""
     known: list[Routes] = []
-    resources = Routes(
+    unlisted = Routes(
         (
             *metadata.ROUTES,
             *oauth.ROUTES,
             *native.ROUTES,
             *subscriptions.ROUTES,
             *resource_groups.ROUTES,
+            *galleries.ROUTES,
+            *gallery_images.ROUTES,
+            *gallery_versions.ROUTES,
+            *platform_images.ROUTES,
             *resources.ROUTES,
             *network.ROUTES,
             *compute_catalog.ROUTES,
@@ -49,15 +53,11 @@ def make_routes() -> Routes:
             *instance_views.ROUTES,
             *actions.ROUTES,
             *rolling_upgrades.ROUTES,
-            *galleries.ROUTES,
-            *gallery_images.ROUTES,
-            *gallery_versions.ROUTES,
-            *platform_images.ROUTES,
             *deployment_operations.ROUTES,
             *commands.ROUTES,
             *make_deployment_routes(lambda: known[0]),
         )
     )
-    routes = with_document((*resources.all, *make_operation_routes(resources)))
+    routes = with_document((*unlisted.all, *make_operation_routes(unlisted)))
     known.append(routes)
     return routes

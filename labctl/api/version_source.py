@@ -14,7 +14,7 @@ from labctl.api.images import find_image
 from labctl.arm.errors import ArmError, invalid
 from labctl.arm.gallery_body import VersionBody, read_body
 from labctl.arm.image_source import WAYS, FileSource, Source, UrlSource, VersionSource, read_source
-from labctl.controller.image_import import IMAGE_IMPORT, MAY_READ_HOST, check_file
+from labctl.controller.image_import import HAS_ROW, IMAGE_IMPORT, MAY_READ_HOST, check_file
 from labctl.errors import RefusedError
 from labctl.model.access import Scope
 from labctl.model.image import ImageVersion, VersionNumber
@@ -55,7 +55,7 @@ def begin_version(
         connection,
         kind=IMAGE_IMPORT,
         resource=str(place.id.child("versions", str(number))),
-        goal={MAY_READ_HOST: is_admin},
+        goal={MAY_READ_HOST: is_admin, HAS_ROW: place.row is not None},
         who=call.principal.name,
         now=call.now,
     )

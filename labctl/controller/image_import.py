@@ -15,12 +15,14 @@ from typing import Any
 from sqlalchemy import Connection
 
 from labctl.arm.gallery_body import Publishing, VersionBody, read_body
+from labctl.arm.ids import parse_id
 from labctl.arm.image_source import FileSource, UrlSource, read_source
 from labctl.arm.tracked import read_location
 from labctl.controller.clock import now as read_clock
 from labctl.controller.images import ensure_file_forgotten, import_image
 from labctl.controller.operations import Ending
-from labctl.drivers.blobs import Format
+from labctl.drivers.blobs import Format, delete_abandoned
+from labctl.drivers.failpoint import reach
 from labctl.drivers.publishers.addresses import Mirror
 from labctl.drivers.publishers.download import downloading, ensure_forgotten
 from labctl.drivers.publishers.failure import UntrustedError
@@ -39,6 +41,7 @@ Json = Any  # what json.loads gives
 
 IMAGE_IMPORT = "image-import"  # the kind of operation
 IMPORTING = "importing"  # in the row: the operation that is to bring the file
+HAS_ROW = "hasRow"  # in the goal: the definition was made by the API, too
 MAY_READ_HOST = "mayReadHost"  # in the goal: files outside of the import directory, too
 _GLANCE = 0.5  # seconds
 _PUBLISHER = "import"  # LABCTL_MIRROR_IMPORT stands in for every host
@@ -98,7 +101,7 @@ class ImageImport:
             row = _find_wish(connection, operation)
             if row is None:
                 return Ending(is_canceled=True)
-            definition, version = _name_of(row)
+            definition, version = _name_of(row.id)
             known = gallery.find_definition(connection, definition)
             there = gallery.find_version(connection, definition, version)
         if known is None:
@@ -125,12 +128,14 @@ class ImageImport:
         goal: Mapping[str, Json],
     ) -> bool:
         """False: another import has the download in hand."""
+        delete_abandoned(self._settings)  # rests of imports that were killed
         with ExitStack() as stack:
             if isinstance(source, UrlSource):
                 found = self._download(source, stack)
                 if found is None:
                     return False
                 path = found
+                reach("import:fetched")
             else:
                 path = check_file(
                     self._settings, source, may_read_host=goal.get(MAY_READ_HOST) is True
@@ -147,6 +152,7 @@ class ImageImport:
                 source_format=Format.RAW if source.is_raw else Format.QCOW2,
                 origin=source.origin,
             )
+            reach("import:stored")
         return True
 
     def _download(self, source: UrlSource, stack: ExitStack) -> Path | None:
@@ -205,14 +211,12 @@ class ImageImport:
 
     def _offer(self, operation: Operation) -> Ending:
         now = read_clock()
+        definition, version = _name_of(operation.resource)
+        digest = ""
         with self._database.write() as connection:
             row = _find_wish(connection, operation)
-            digest = ""
-            definition, version = _name_of_id(operation.resource)
-            if row is None:  # deleted with its group: nobody wants it any more
-                image = gallery.find_version(connection, definition, version)
-                if image is not None and image.published_at is None:
-                    digest = gallery.remove_version(connection, definition, version, now=now).digest
+            if row is None:
+                digest = _drop_unwanted(connection, operation, now=now)
             else:
                 publishing = _read_wish(row).properties.publishing_profile
                 offer_as_wished(connection, definition, version, publishing, now=now)
@@ -226,11 +230,25 @@ class ImageImport:
                     document=document,
                     now=now,
                 )
-        if row is None:
-            if digest:
-                ensure_file_forgotten(self._settings, self._database, digest)
-            return Ending(is_canceled=True)
-        return Ending()
+        if digest:
+            ensure_file_forgotten(self._settings, self._database, digest)
+        return Ending(is_canceled=row is None)
+
+
+def _drop_unwanted(connection: Connection, operation: Operation, *, now: datetime) -> str:
+    """Forget what came in after its resource group had been deleted; tell the file's digest."""
+    definition, version = _name_of(operation.resource)
+    image = gallery.find_version(connection, definition, version)
+    if image is None or image.published_at is not None:
+        return ""
+    gallery.remove_version(connection, definition, version, now=now)
+    parent = parse_id(operation.resource).parent
+    is_orphan = operation.goal.get(HAS_ROW) is True and (
+        parent is None or find_resource(connection, str(parent)) is None
+    )
+    if is_orphan and not gallery.load_versions(connection, definition):
+        gallery.remove_definition(connection, definition)
+    return image.digest
 
 
 def offer_as_wished(
@@ -282,11 +300,7 @@ def _read_wish(row: ArmResource) -> VersionBody:
     return read_body(VersionBody, {"properties": row.document.get("properties") or {}})
 
 
-def _name_of(row: ArmResource) -> tuple[str, VersionNumber]:
-    return _name_of_id(row.id)
-
-
-def _name_of_id(identifier: str) -> tuple[str, VersionNumber]:
+def _name_of(identifier: str) -> tuple[str, VersionNumber]:
     words = identifier.split("/")  # .../images/I/versions/V
     return words[-3].lower(), VersionNumber.parse(words[-1])
 

@@ -1,5 +1,8 @@
 import hashlib
+import os
+import signal
 import subprocess
+import sys
 import threading
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +19,7 @@ from labctl.drivers.blobs import find_digests
 from labctl.model.access import Scope
 from labctl.model.image import ImageVersion, find_latest
 from labctl.store.arm_resources import remove_resource
-from labctl.store.gallery import load_versions
+from labctl.store.gallery import find_definition, load_versions, remove_definition
 from labctl.store.operations import load_open_operations
 from tests.api.serving import SUBSCRIPTION, Api
 
@@ -166,6 +169,33 @@ def test_a_version_whose_wish_is_gone_is_not_left_behind(api: Api, image: Path):
     assert find_digests(api.desk.settings) == ()
 
 
+def test_a_group_that_is_deleted_during_an_import_leaves_nothing(
+    api: Api, image: Path, monkeypatch: pytest.MonkeyPatch
+):
+    at = "resourceGroups/rg1/providers/Microsoft.Compute/galleries/g"
+    body: Any = {"location": "local"}
+    for path in ("resourceGroups/rg1", at):
+        assert api.ask("PUT", path, body=body).status_code == 201
+    identifier = {"publisher": "a", "offer": "b", "sku": "c"}
+    body["properties"] = {"osType": "Linux", "identifier": identifier}
+    assert api.ask("PUT", f"{at}/images/web", body=body).status_code == 201
+    body["properties"] = {"storageProfile": {"osDiskImage": {"source": {"uri": str(image)}}}}
+    assert api.ask("PUT", f"{at}/images/web/versions/1.0.0", body=body).status_code == 201
+    bring = image_import.import_image
+
+    def delete_meanwhile(*arguments: Any, **more: Any) -> Any:
+        with api.desk.database.write() as connection:
+            remove_definition(connection, "web")
+            remove_resource(connection, f"/subscriptions/{SUBSCRIPTION}/{at}")
+        return bring(*arguments, **more)
+
+    monkeypatch.setattr(image_import, "import_image", delete_meanwhile)
+    assert [ending.is_canceled for ending in work(api)] == [True]
+    with api.desk.database.read() as connection:
+        assert find_definition(connection, "web") is None
+    assert find_digests(api.desk.settings) == ()
+
+
 def test_only_an_admin_may_import_other_files_of_the_host(api: Api, image: Path, tmp_path: Path):
     outside = tmp_path / "outside.qcow2"
     image.rename(outside)
@@ -237,6 +267,44 @@ def test_a_download_goes_on_after_a_stop(api: Api, image: Path, mirror: Path):
     api.desk.stop.clear()
     assert [ending.error for ending in work(api)] == [None]
     assert latest(api) == "2.0.0"
+
+
+STEP = """
+import sys, threading
+from pathlib import Path
+from labctl.controller.image_import import ImageImport
+from labctl.settings import Settings
+from labctl.store.database import Database
+from labctl.store.operations import load_open_operations
+
+settings = Settings(state_dir=Path(sys.argv[1]), uri="test:///default")
+database = Database(settings.database)
+with database.read() as connection:
+    [operation] = load_open_operations(connection)
+ImageImport(settings, database, threading.Event())(operation)
+"""
+
+
+@pytest.mark.parametrize("place", ["import:fetched", "import:copied", "import:stored"])
+def test_an_import_that_was_killed_goes_on_and_leaves_nothing(
+    api: Api, image: Path, mirror: Path, place: str
+):
+    digest = hashlib.sha256(image.read_bytes()).hexdigest()
+    image.rename(mirror / "disk.qcow2")
+    put_from(api, f"https://images.example/disk.qcow2#sha256={digest}")
+    settings = api.desk.settings
+    root = Path(image_import.__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "LABCTL_FAILPOINT": place}
+    killed = subprocess.run(
+        [sys.executable, "-c", STEP, settings.state_dir], env=environment, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert any(downloads_dir(settings).iterdir())
+    assert latest(api) == "1.1.0"
+    assert [ending.error for ending in work(api)] == [None]
+    assert latest(api) == "2.0.0"
+    assert not any(downloads_dir(settings).iterdir())
+    assert [path.name for path in settings.blobs_dir.iterdir()] == [f"{digest}.qcow2"]
 
 
 @pytest.mark.parametrize(
