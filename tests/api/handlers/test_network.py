@@ -160,6 +160,36 @@ def test_a_probe_in_use_can_neither_go_nor_become_impossible(api: Api):
     assert (load_everything(api), load_spec(api, "web").health) == (before, health)
 
 
+def test_a_set_that_a_client_made_keeps_its_reference_and_what_it_names(api: Api):
+    make_group(api)
+    balancer = f"{NETWORK}/loadBalancers/lb"
+    api.ask("PUT", balancer, body=make_balancer({"web": tcp(80)}))
+    api.ask("PUT", f"{NETWORK}/virtualNetworks/vnet", body=VNET)
+    probe = {"id": f"{IDS}/loadBalancers/lb/probes/web"}
+    subnet = {"subnet": {"id": f"{IDS}/virtualNetworks/vnet/subnets/default"}}
+    card = {"ipConfigurations": [{"name": "ip", "properties": subnet}]}
+    network = {
+        "healthProbe": probe,
+        "networkInterfaceConfigurations": [{"name": "nic", "properties": card}],
+    }
+    image = {"publisher": "labctl", "offer": "tiny", "sku": "default", "version": "1.0.0"}
+    profile = {"storageProfile": {"imageReference": image}, "networkProfile": network}
+    body = {
+        "location": "eastus",
+        "sku": {"name": "Standard_B1s", "capacity": 1},
+        "properties": {"upgradePolicy": {"mode": "Manual"}, "virtualMachineProfile": profile},
+    }
+    path = "resourceGroups/rg1/providers/Microsoft.Compute/virtualMachineScaleSets/web"
+    made = api.ask("PUT", path, body=body)
+    assert made.status_code == 201, made.text
+    assert api.ask("PUT", balancer, body=make_balancer({"web": tcp(81)})).status_code == 200
+    assert load_spec(api, "web").health.probe == HealthProbe(protocol=Protocol.TCP, port=81)
+    shown = api.ask("GET", path).json()["properties"]["virtualMachineProfile"]["networkProfile"]
+    assert shown["healthProbe"] == probe
+    for used in ("virtualNetworks/vnet/subnets/default", "virtualNetworks/vnet"):
+        assert api.ask("DELETE", f"{NETWORK}/{used}").status_code == 409
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
