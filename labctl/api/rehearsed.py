@@ -36,25 +36,19 @@ def rehearse_all(errand: Errand, template: Template) -> list[Rehearsed]:
     with rehearse(errand.desk.database) as database:
         aside = errand.aside(replace(errand.desk, database=database))
         for resource in wanted:
+            each = Rehearsed(resource=resource, before=before[resource.key])
             try:
-                after, is_done = _put(aside, template, resource)
-            except ArmError as error:
-                is_known = resource.needs.isdisjoint(pending)
-                if not is_known:
+                if not _put(aside, template, resource):
                     pending.add(resource.key)
-                found.append(
-                    Rehearsed(
-                        resource=resource,
-                        before=before[resource.key],
-                        error=error if is_known else None,
-                        is_known=is_known,
-                    )
-                )
-                continue
-            if not is_done:
-                pending.add(resource.key)
-            found.append(Rehearsed(resource=resource, before=before[resource.key], after=after))
-    return found
+            except ArmError as error:
+                if resource.needs.isdisjoint(pending):
+                    each = replace(each, error=error)
+                else:
+                    each = replace(each, is_known=False)
+                    pending.add(resource.key)
+            found.append(each)
+        # Read at the end: a part that is deployed by itself changes what it is part of.
+        return [replace(each, after=_find(aside, each.resource)) for each in found]
 
 
 def tell_changes(
@@ -75,15 +69,14 @@ def tell_changes(
     return changes
 
 
-def _put(
-    errand: Errand, template: Template, resource: PlannedResource
-) -> tuple[dict[str, Json] | None, bool]:
+def _put(errand: Errand, template: Template, resource: PlannedResource) -> bool:
+    """Returns whether it is done; False: it takes its time."""
     version = resource.api_version
     body = template.make_body(
         resource, lambda identifier: errand.read(identifier, api_version=version)
     )
     answer = errand.send("PUT", resource.id, api_version=version, body=body)
-    return _find(errand, resource), find_operation_id(answer) is None
+    return find_operation_id(answer) is None
 
 
 def _find(errand: Errand, resource: PlannedResource) -> dict[str, Json] | None:
