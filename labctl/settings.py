@@ -47,18 +47,13 @@ class Settings:
         return self.state_dir / "locks"
 
     @property
-    def api_dir(self) -> Path:
-        """What clients of the API have sent, for as long as it is needed (0700)."""
-        return self.state_dir / "api"
-
-    @property
     def controller_key(self) -> Path:
         """The private SSH key with which labctl logs in to its instances (0600)."""
         return self.state_dir / "ssh" / "id_ed25519"
 
     @property
     def api_dir(self) -> Path:
-        """Certificates and keys of the API's server (0700)."""
+        """Certificates and keys of the API's server, and what clients have sent (0700)."""
         return self.state_dir / "api"
 
     @property

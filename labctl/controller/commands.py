@@ -44,24 +44,27 @@ class Run:
         return await self._program.read()
 
     async def wait(self) -> int:
-        """The exit code."""
-        return await self._program.wait()
+        """The exit code, when nothing is left of it."""
+        code = await self._program.wait()
+        await asyncio.shield(self.supervisor)
+        return code
 
     def leave(self) -> None:
         """The client is gone: end it as Ctrl-C does. What it has wished for stays."""
         self._gone.set()
 
     async def _supervise(self) -> None:
-        waiting = asyncio.create_task(self._program.wait())
+        ending = asyncio.create_task(self._program.finish())
         try:
-            while not waiting.done():
-                await asyncio.wait((waiting,), timeout=_GLANCE)
+            while not ending.done():
+                await asyncio.wait((ending,), timeout=_GLANCE)
                 if self._gone.is_set():
                     self._program.stop_listening()
                 if self._gone.is_set() or self._stop.is_set():
                     await self._program.end()
         finally:
-            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+            self._program.kill()  # the event loop may be ending under us
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Commands:

@@ -59,6 +59,10 @@ class LiveProgram:
         code = await self._process.wait()
         return code if code >= 0 else 128 - code
 
+    async def finish(self) -> None:
+        """Until it has ended and all of its output was taken."""
+        await asyncio.shield(self._pump)
+
     def stop_listening(self) -> None:
         """Nobody reads any more; what it writes is thrown away, so that it does not wait for us."""
         self._is_heard = False
@@ -73,8 +77,12 @@ class LiveProgram:
                 async with asyncio.timeout(seconds):
                     await self._process.wait()
                     return
-        self._signal(signal.SIGKILL)
+        self.kill()
         await self._process.wait()
+
+    def kill(self) -> None:
+        """End it at once, with all that it has started in its session."""
+        self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.returncode is None:
@@ -96,6 +104,9 @@ class LiveProgram:
             _, late = await asyncio.wait(late, timeout=_LAST_WORDS)
         for reader in late:
             reader.cancel()
+        if late:
+            # By itself, asyncio closes pipes only when their other ends are closed.
+            process._transport.close()  # type: ignore[attr-defined]
         if self._is_heard:
             await self._pieces.put(None)
 

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from labctl.api.call import Call
 from labctl.api.desk import Desk
+from labctl.api.guard import read_body
 from labctl.api.route import MIB, Route
 from labctl.arm.errors import ArmError, invalid
 from labctl.controller.commands import Run, make_link_name
@@ -43,7 +44,7 @@ class _Asked:
 
 async def run_command(desk: Desk, call: Call, request: Request) -> Response:
     """Run one command; its output comes as lines of JSON, the last one with its exit code."""
-    content = await _read(request, _LIMIT)
+    content = await read_body(request, _LIMIT)
     asked = await run_in_threadpool(_parse, content)
     request.scope["labctl.note"] = _make_note(asked.words)
     needed = find_scope(asked.words)
@@ -134,20 +135,6 @@ def _render(piece: Piece) -> bytes:
     except UnicodeDecodeError:  # a character that comes in two pieces, or no text at all
         line = {f"{piece.stream}64": base64.b64encode(piece.content).decode("ascii")}
     return json.dumps(line).encode() + b"\n"
-
-
-async def _read(request: Request, limit: int) -> bytes:
-    content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > limit:
-            raise ArmError(
-                413,
-                "RequestContentTooLarge",
-                f"The request's body has more than {limit} bytes.",
-                headers={"Connection": "close"},
-            )
-    return bytes(content)
 
 
 def _parse(content: bytes) -> _Asked:
