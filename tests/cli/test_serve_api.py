@@ -19,7 +19,9 @@ SOON = 60  # seconds; a test that waits so long has failed
 
 
 @pytest.fixture
-def run(tmp_path, capsys):
+def run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("LABCTL_ACCELERATION", "tcg")  # nothing is to be found out by a trial
+
     def run(*words):
         code = main([*words, "--state-dir", str(tmp_path / "state")])
         said = capsys.readouterr()
