@@ -4,7 +4,7 @@ import re
 
 from labctl.arm.errors import Document
 from labctl.arm.faults import NOT_SUPPORTED, show
-from labctl.arm.fields import ROOT
+from labctl.arm.fields import find_node
 from labctl.arm.keeping import keep_entry
 from labctl.arm.labctl_part import LABCTL
 from labctl.arm.reader import Reader, child
@@ -68,9 +68,7 @@ def _pick(value: object) -> Document | None:
 
 def _read_disks(reader: Reader) -> None:
     faults = reader.faults
-    node = ROOT
-    for step in (*DISKS.lower().split("."), "[]"):
-        node = node.below[step]
+    node = find_node(f"{DISKS}[]")
     shown = reader.was(DISKS)
     sizes_was = {
         each.get("lun"): each.get("diskSizeGB")
