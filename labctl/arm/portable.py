@@ -1,9 +1,10 @@
 """Scale sets in files: as templates that can be deployed, and what such files mean."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 from labctl.arm.errors import ArmError, Document, invalid
@@ -119,6 +120,17 @@ def read_file(
     """
     if not isinstance(document, dict):
         raise invalid("The file must hold a JSON object: a scale set, or a template with one.")
+    prefix = ""
+    properties = child(document, "properties")
+    if "template" in properties:  # what is sent to deploy one
+        given = child(properties, "parameters")
+        parameters = {
+            **{
+                name: value.get("value") for name, value in given.items() if isinstance(value, dict)
+            },
+            **parameters,
+        }
+        document, prefix = child(properties, "template"), "properties.template."
     if "resources" not in document:
         kind, name = document.get("type", TYPE), document.get("name")
         if not isinstance(kind, str) or kind.lower() != TYPE.lower():
@@ -135,13 +147,13 @@ def read_file(
             target="resources",
         )
     balancers = {
-        each.key: _make_body(template, each)
+        each.key: partial(_make_body, template, each)
         for each in template.resources
         if each.type.lower() == _BALANCERS
     }
     body = _make_body(template, found[0])
     references = _FileReferences(image=image, balancers=balancers)
-    return _read(body, found[0].name, found[0].path, references)
+    return _read(body, found[0].name, prefix + found[0].path, references)
 
 
 def _open(document: Document, parameters: Mapping[str, object], now: datetime) -> Template:
@@ -185,7 +197,7 @@ class _FileReferences:
     """Finds what a file alone can tell."""
 
     image: tuple[str, str] | None
-    balancers: Mapping[str, Document]
+    balancers: Mapping[str, Callable[[], Document]]
 
     def find_image(self, reference: Document, target: str) -> tuple[str, str]:
         if self.image is not None:
@@ -206,8 +218,8 @@ class _FileReferences:
 
     def find_probe(self, identifier: str, target: str) -> HealthProbe:
         match = _PROBE.fullmatch(identifier)
-        balancer = self.balancers.get(match.group(1).lower(), {}) if match else {}
-        for probe in items(child(balancer, "properties").get("probes")):
+        make = self.balancers.get(match.group(1).lower(), dict) if match else dict
+        for probe in items(child(make(), "properties").get("probes")):
             name = probe.get("name") if isinstance(probe, dict) else None
             if not match or not isinstance(probe, dict) or not isinstance(name, str):
                 continue

@@ -186,7 +186,7 @@ def _explain(error: "ArmError", path: str, document: "Document") -> InvalidError
 
 
 def _list_paths(value: object, path: str = "") -> Iterator[str]:
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict):
         for key, each in value.items():
             yield from _list_paths(each, f"{path}.{key}" if path else key)
     else:

@@ -147,7 +147,8 @@ def test_a_template_with_a_balancer_brings_its_probe_along(monkeypatch, tmp_path
             },
         ],
     }
-    content = json.dumps(template).encode()
+    deployment = {"properties": {"template": template, "parameters": {"count": {"value": 2}}}}
+    content = json.dumps(deployment).encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     words = ["import", "-", "--image", "tiny", "--parameter", "count=4"]
     assert main(words) == 0
@@ -163,6 +164,21 @@ def test_a_template_with_a_balancer_brings_its_probe_along(monkeypatch, tmp_path
         ("{}", "'name' is missing"),
         ('{"type": "Microsoft.Network/loadBalancers"}', "must hold a resource of the type"),
         ('{"resources": []}', "must have one scale set; it has 0: none"),
+        (
+            json.dumps(
+                {
+                    "resources": [
+                        {
+                            "type": "Microsoft.Compute/virtualMachineScaleSets",
+                            "apiVersion": "2022-01-01",
+                            "name": "web",
+                            "location": "[reference('x/y').location]",
+                        }
+                    ]
+                }
+            ),
+            "template validation failed",
+        ),
         ("{", "ends inside quotes or brackets"),
     ],
 )
