@@ -54,10 +54,6 @@ class Onlooker:
         )
         return not is_ours or (age is not None and age > _KEEPER_SILENT)
 
-    def close(self) -> None:
-        """Look no more; a look that is under way comes to its end."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
     def _look(self, name: str) -> None:
         began = read_clock()  # what is seen is at least as new
         try:
