@@ -15,7 +15,7 @@ from labctl.controller.goal import (
     model_applied,
 )
 from labctl.controller.lab import Lab
-from labctl.controller.onlooker import Onlooker
+from labctl.controller.onlooker import Look, Onlooker
 from labctl.controller.operations import Ending, Step
 from labctl.controller.record import is_overtaken
 from labctl.controller.resources import require_for_upgrade
@@ -27,7 +27,7 @@ from labctl.controller.upgrades import (
 )
 from labctl.controller.work import look_once
 from labctl.model.instance import Rung
-from labctl.model.plan import Plan, ScaleSet
+from labctl.model.plan import ScaleSet
 from labctl.model.upgrade import StartedBy, Upgrade, UpgradeCode
 from labctl.planner.health import find_failure
 from labctl.planner.situation import survey
@@ -55,7 +55,6 @@ _CODES = {
 }
 
 Json = Any  # what json.loads gives
-Look = Callable[[str], tuple[ScaleSet, Plan]]
 
 
 class SetSteps:

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from labctl.controller import onlooker
 from labctl.controller.board import Board
 from labctl.controller.clock import now
 from labctl.controller.lock import try_lock
@@ -54,18 +53,17 @@ def test_where_another_process_works_it_is_looked_at(lab):
         assert Onlooker(lab, Board()).is_needed("web", now())
 
 
-def test_a_look_is_pinned_up_with_the_moment_at_which_it_began(lab, database, monkeypatch):
+def test_a_look_is_pinned_up_with_the_moment_at_which_it_began(lab, database):
     apply(database)
     board = Board()
     seen = view(database)
     began = []
 
-    def look(_lab, name):
+    def look(name):
         began.append((name, now()))
         return seen, Plan()
 
-    monkeypatch.setattr(onlooker, "look_once", look)
-    looks = Onlooker(lab, board)
+    looks = Onlooker(lab, board, look=look)
     looks.ask("web")
     looks.ask("web")  # one is under way, or was a moment ago
     looks._pool.shutdown(wait=True)
@@ -74,13 +72,12 @@ def test_a_look_is_pinned_up_with_the_moment_at_which_it_began(lab, database, mo
     assert board.find("web").at <= at
 
 
-def test_a_look_that_fails_is_no_news(lab, monkeypatch):
-    def look(_lab, _name):
+def test_a_look_that_fails_is_no_news(lab):
+    def look(_name):
         raise HostError("libvirt does not answer")
 
-    monkeypatch.setattr(onlooker, "look_once", look)
     board = Board()
-    looks = Onlooker(lab, board)
+    looks = Onlooker(lab, board, look=look)
     looks.ask("web")
     looks._pool.shutdown(wait=True)
     assert board.find("web") is None
