@@ -64,6 +64,8 @@ TREE: Mapping[str, Leaf | Branch] = {
     "apply": _leaf(_SCALE_SET, "apply", "Make a scale set as its spec says, or change it"),
     "update-instances": _leaf(_MODEL, "update_instances", "Give instances the newest model now"),
     "get": _leaf(_SCALE_SET, "get", "Print the spec of a scale set"),
+    "export": _leaf("labctl.cli.arm", "export", "Print a scale set as a spec or an ARM template"),
+    "import": _leaf("labctl.cli.arm", "import_", "Turn an ARM resource or template into a spec"),
     "show": _leaf(_SCALE_SET, "show", "Show a scale set with its instances"),
     "list": _leaf(_SCALE_SET, "list_", "List the scale sets"),
     "scale": _leaf(_SCALE_SET, "scale", "Change the number of instances"),
