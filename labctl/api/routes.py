@@ -6,7 +6,10 @@ from labctl.api.handlers import (
     compute_catalog,
     instance_views,
     instances,
+    metadata,
+    native,
     network,
+    oauth,
     resource_groups,
     resources,
     rolling_upgrades,
@@ -15,6 +18,7 @@ from labctl.api.handlers import (
     subscriptions,
 )
 from labctl.api.handlers.operations import make_operation_routes
+from labctl.api.openapi import with_document
 from labctl.api.route import Routes
 
 
@@ -22,6 +26,9 @@ def make_routes() -> Routes:
     """All of them; a list of each module in `handlers`."""
     known = Routes(
         (
+            *metadata.ROUTES,
+            *oauth.ROUTES,
+            *native.ROUTES,
             *subscriptions.ROUTES,
             *resource_groups.ROUTES,
             *resources.ROUTES,
@@ -37,4 +44,4 @@ def make_routes() -> Routes:
         )
     )
     # What an operation was for is answered by the route of its resource.
-    return Routes((*known.all, *make_operation_routes(known)))
+    return with_document((*known.all, *make_operation_routes(known)))

@@ -281,6 +281,14 @@ def _plant(fields: tuple[Field, ...]) -> Node:
 ROOT = _plant(FIELDS)
 
 
+def find_node(path: str) -> Node:
+    """The place that a path such as `zones` or `...dataDisks[]` leads to."""
+    node = ROOT
+    for step in path.replace("[]", ".[]").split("."):
+        node = node.below[step.lower()]
+    return node
+
+
 def list_rows() -> Iterator[str]:
     """The table of the README, row by row."""
     for row in FIELDS:
