@@ -265,6 +265,17 @@ def _render_error(error: ArmError) -> Response:
     return render(answer)
 
 
+def _check_subscription(desk: Desk, parameters: Mapping[str, str]) -> None:
+    given = parameters.get("subscription")
+    if given is not None and given.lower() != desk.subscription_id.lower():
+        raise ArmError(
+            404,
+            "SubscriptionNotFound",
+            f"The subscription '{given[:60]}' could not be found. This lab is the subscription "
+            f"'{desk.subscription_id}'.",
+        )
+
+
 def _refuse_often(visit: _Visit) -> Response:
     error = refuse_often()
     if visit.route is None or not visit.route.is_form:
@@ -276,17 +287,6 @@ def _refuse_often(visit: _Visit) -> Response:
 
 def _address(request: Request) -> str:
     return request.client.host if request.client else ""
-
-
-def _check_subscription(desk: Desk, parameters: Mapping[str, str]) -> None:
-    given = parameters.get("subscription")
-    if given is not None and given.lower() != desk.subscription_id.lower():
-        raise ArmError(
-            404,
-            "SubscriptionNotFound",
-            f"The subscription '{given[:60]}' could not be found. This lab is the subscription "
-            f"'{desk.subscription_id}'.",
-        )
 
 
 def _check_version(query: QueryParams) -> None:

@@ -1,6 +1,5 @@
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -190,24 +189,23 @@ def test_a_set_that_a_client_made_keeps_its_reference_and_what_it_names(api: Api
         assert api.ask("DELETE", f"{NETWORK}/{used}").status_code == 409
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("loadBalancers/lb", {}),
-        ("loadBalancers/lb", {"location": "eastus", "properties": []}),
-        ("loadBalancers/lb", {"location": "eastus", "identity": {"type": "SystemAssigned"}}),
-        ("loadBalancers/a%20b", {"location": "eastus"}),
-        ("virtualNetworks/v", {"location": "eastus"}),
-        ("applicationGateways/a", {"location": "eastus"}),
-        ("networkInterfaces/n", {"location": "eastus"}),
-    ],
-    ids=str,
-)
-def test_what_is_refused_is_not_kept(api: Api, path: str, body: dict[str, Json]):
+REFUSED: list[tuple[str, dict[str, Any]]] = [
+    ("loadBalancers/lb", {}),
+    ("loadBalancers/lb", {"location": "eastus", "properties": []}),
+    ("loadBalancers/lb", {"location": "eastus", "identity": {"type": "SystemAssigned"}}),
+    ("loadBalancers/a%20b", {"location": "eastus"}),
+    ("virtualNetworks/v", {"location": "eastus"}),
+    ("applicationGateways/a", {"location": "eastus"}),
+    ("networkInterfaces/n", {"location": "eastus"}),
+]
+
+
+def test_what_is_refused_is_not_kept(api: Api):
     make_group(api)
     before = load_everything(api)
-    assert api.ask("PUT", f"{NETWORK}/{path}", body=body).status_code == 400
-    assert load_everything(api) == before
+    for path, body in REFUSED:
+        assert api.ask("PUT", f"{NETWORK}/{path}", body=body).status_code == 400
+        assert load_everything(api) == before
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=8)
