@@ -15,7 +15,7 @@ from labctl.arm.errors import ArmError, invalid
 from labctl.arm.gallery_body import VersionBody, read_body
 from labctl.arm.image_source import WAYS, FileSource, Source, UrlSource, VersionSource, read_source
 from labctl.controller.image_import import HAS_ROW, IMAGE_IMPORT, MAY_READ_HOST, check_file
-from labctl.errors import RefusedError
+from labctl.errors import InvalidError, NotFoundError, RefusedError
 from labctl.model.access import Scope
 from labctl.model.image import ImageVersion, VersionNumber
 from labctl.store.gallery import add_version, find_definition, resolve
@@ -50,6 +50,10 @@ def begin_version(
                 "AuthorizationFailed",
                 f"{error.brief}: {error.hint}.",
                 target=f"{_SOURCE}.osDiskImage.source.uri",
+            ) from error
+        except (NotFoundError, InvalidError) as error:  # not the version is what is not found
+            raise invalid(
+                f"{error.brief}. {WAYS}", target=f"{_SOURCE}.osDiskImage.source.uri"
             ) from error
     return add_operation(
         connection,

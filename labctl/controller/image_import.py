@@ -141,17 +141,24 @@ class ImageImport:
                     self._settings, source, may_read_host=goal.get(MAY_READ_HOST) is True
                 )
                 _verify(path, source)
-            import_image(
-                self._settings,
-                self._database,
-                path,
-                definition=ImageDefinition(name=definition.name, os_type=definition.os_type),
-                version=version,
-                publish=False,
-                now=read_clock(),
-                source_format=Format.RAW if source.is_raw else Format.QCOW2,
-                origin=source.origin,
-            )
+            try:
+                import_image(
+                    self._settings,
+                    self._database,
+                    path,
+                    definition=ImageDefinition(name=definition.name, os_type=definition.os_type),
+                    version=version,
+                    publish=False,
+                    now=read_clock(),
+                    source_format=Format.RAW if source.is_raw else Format.QCOW2,
+                    origin=source.origin,
+                )
+            except InvalidError as error:
+                raise InvalidError(
+                    error.brief,
+                    detail=error.detail,
+                    hint="nothing was imported; a raw disk needs a name that ends with .raw",
+                ) from error
             reach("import:stored")
         return True
 

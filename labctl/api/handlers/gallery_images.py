@@ -29,6 +29,7 @@ from labctl.model.access import Scope
 from labctl.model.image import ImageDefinition, OsType
 from labctl.model.spec import DEFAULT_REGION
 from labctl.store.arm_resources import remove_resource, save_resource
+from labctl.store.follows import find_follow
 from labctl.store.gallery import ensure_definition, remove_definition, set_description
 from labctl.store.scale_sets import load_models, load_scale_sets
 
@@ -135,6 +136,12 @@ def delete(desk: Desk, call: Call) -> Answer:
             raise conflict(
                 f"The image '{place.definition.name}' is what these scale sets follow: "
                 f"{', '.join(users[:20])}. Give them another image, or delete them first.",
+                target=str(place.id),
+            )
+        if find_follow(connection, place.definition.name) is not None:
+            raise conflict(
+                f"The image '{place.definition.name}' follows a publisher and would come back; "
+                f"run: labctl image unfollow {place.definition.name}",
                 target=str(place.id),
             )
         remove_definition(connection, place.definition.name)

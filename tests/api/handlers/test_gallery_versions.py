@@ -318,6 +318,8 @@ def test_an_import_that_was_killed_goes_on_and_leaves_nothing(
         ({"osDiskImage": {"source": {"uri": "/var/../etc/passwd"}}}, "InvalidParameter"),
         ({"osDiskImage": {"source": {"uri": "file:///a%00b"}}}, "InvalidParameter"),
         ({"osDiskImage": {"source": {"uri": "file:///%ff"}}}, "InvalidParameter"),
+        ({"osDiskImage": {"source": {"uri": "/nowhere.qcow2"}}}, "InvalidParameter"),
+        ({"osDiskImage": {"source": {"uri": "/proc/self"}}}, "InvalidParameter"),
         ({"osDiskImage": {"source": {"uri": "https://["}}}, "InvalidParameter"),
         ({"osDiskImage": {"source": {"id": "/x"}}}, "LinkedInvalidPropertyId"),
         ({"source": {"virtualMachineId": "/x"}}, "NotSupportedInLab"),
@@ -410,6 +412,23 @@ def test_a_stale_etag_changes_nothing(api: Api):
         assert stale.status_code == 412
     new = api.ask("PUT", at, body=body, headers={"If-None-Match": "*"})
     assert new.status_code == 412
+
+
+def test_what_a_scale_set_uses_is_not_deleted(api: Api):
+    reference = {"publisher": "labctl", "offer": "tiny", "sku": "default", "version": "1.0.0"}
+    storage = {"imageReference": reference, "osDisk": {"createOption": "FromImage"}}
+    body = {
+        "location": "local",
+        "sku": {"name": "Standard_B1s", "capacity": 1},
+        "properties": {"virtualMachineProfile": {"storageProfile": storage}},
+    }
+    path = "resourceGroups/labctl/providers/Microsoft.Compute/virtualMachineScaleSets/web"
+    made = api.ask("PUT", path, body=body)
+    assert made.status_code == 201, made.text
+    used = api.ask("DELETE", f"{TINY}/versions/1.0.0")
+    assert (used.status_code, used.json()["error"]["code"]) == (409, "OperationNotAllowed")
+    assert "scale set web" in used.json()["error"]["message"]
+    assert api.ask("DELETE", f"{TINY}/versions/1.1.0").status_code == 200
 
 
 def test_a_version_that_may_not_be_deleted_yet_is_kept(api: Api):
