@@ -175,6 +175,12 @@ def _check(wanted: Wanted[ImageBody], before: GalleryImage | None) -> OsType:
             "no custom data. Generalize the image and say 'Generalized'.",
             target="properties.osState",
         )
+    if properties.architecture == "Arm64":
+        raise not_supported(
+            "The machines of a lab have x86-64 processors, on which an image for Arm64 does not "
+            "boot.",
+            target="properties.architecture",
+        )
     for place, feature in enumerate(properties.features or ()):
         is_security = (feature.name or "").lower() == "securitytype"
         if is_security and (feature.value or "").lower() in _DEMANDS:
