@@ -29,6 +29,7 @@ from labctl.model.access import Scope
 from labctl.model.image import ImageDefinition, OsType
 from labctl.model.spec import DEFAULT_REGION
 from labctl.store.arm_resources import remove_resource, save_resource
+from labctl.store.follows import find_follow
 from labctl.store.gallery import ensure_definition, remove_definition, set_description
 from labctl.store.scale_sets import load_models, load_scale_sets
 
@@ -137,6 +138,12 @@ def delete(desk: Desk, call: Call) -> Answer:
                 f"{', '.join(users[:20])}. Give them another image, or delete them first.",
                 target=str(place.id),
             )
+        if find_follow(connection, place.definition.name) is not None:
+            raise conflict(
+                f"The image '{place.definition.name}' follows a publisher and would come back; "
+                f"run: labctl image unfollow {place.definition.name}",
+                target=str(place.id),
+            )
         remove_definition(connection, place.definition.name)
         remove_resource(connection, str(place.id))
     return Answer(status=200)
@@ -167,6 +174,12 @@ def _check(wanted: Wanted[ImageBody], before: GalleryImage | None) -> OsType:
             "specialized image does not run: instances would have one name and one SSH key, and "
             "no custom data. Generalize the image and say 'Generalized'.",
             target="properties.osState",
+        )
+    if properties.architecture == "Arm64":
+        raise not_supported(
+            "The machines of a lab have x86-64 processors, on which an image for Arm64 does not "
+            "boot.",
+            target="properties.architecture",
         )
     for place, feature in enumerate(properties.features or ()):
         is_security = (feature.name or "").lower() == "securitytype"

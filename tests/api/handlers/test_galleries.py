@@ -110,6 +110,7 @@ def test_names_of_images_are_unique_in_the_lab(lab: Api):
     [
         ({"osState": "Specialized"}, "NotSupportedInLab"),
         ({"features": [{"name": "SecurityType", "value": "TrustedLaunch"}]}, "NotSupportedInLab"),
+        ({"architecture": "Arm64"}, "NotSupportedInLab"),
         ({"osType": None}, "InvalidParameter"),
         ({"osType": "BeOS"}, "InvalidParameter"),
         ({"identifier": None}, "InvalidParameter"),
