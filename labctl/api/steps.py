@@ -8,6 +8,7 @@ from labctl.api.group_delete import make_group_step
 from labctl.api.groups import GROUP_DELETE
 from labctl.api.route import Routes
 from labctl.api.scale_set_steps import make_scale_set_steps
+from labctl.controller.image_import import IMAGE_IMPORT, ImageImport, ensure_import_dir
 from labctl.controller.lab import Lab
 from labctl.controller.operations import Step
 
@@ -25,5 +26,15 @@ def make_steps(desk: Desk, lab: Lab, routes: Routes) -> Steps:  # noqa: ARG001
     scale_sets = make_scale_set_steps(desk, lab)
     return Steps(
         quick={**scale_sets.quick},
-        slow={GROUP_DELETE: make_group_step(desk), **scale_sets.slow},
+        slow={
+            GROUP_DELETE: make_group_step(desk),
+            IMAGE_IMPORT: make_import_step(desk),
+            **scale_sets.slow,
+        },
     )
+
+
+def make_import_step(desk: Desk) -> Step:
+    """Where files to import are put is there from the first start on."""
+    ensure_import_dir(desk.settings)
+    return ImageImport(desk.settings, desk.database, desk.stop)
