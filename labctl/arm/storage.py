@@ -3,7 +3,7 @@
 import re
 
 from labctl.arm.errors import Document
-from labctl.arm.faults import NOT_SUPPORTED, show
+from labctl.arm.faults import show
 from labctl.arm.fields import find_node
 from labctl.arm.keeping import keep_entry
 from labctl.arm.labctl_part import LABCTL
@@ -37,14 +37,6 @@ def _read_image(reader: Reader) -> None:
             "is missing: the id of a gallery's image, or publisher, offer, sku and version.",
         )
         return
-    for key in ("sharedGalleryImageId", "communityGalleryImageId"):
-        if reference.get(key) is not None:
-            faults.note(
-                f"{IMAGE}.{key}",
-                "is not supported in a lab: galleries are its own.",
-                code=NOT_SUPPORTED,
-            )
-            return
     for key in _REFERENCE_KEYS:
         faults.text(reference.get(key), f"{IMAGE}.{key}")
     if any(not isinstance(reference.get(key, ""), str) for key in _REFERENCE_KEYS):

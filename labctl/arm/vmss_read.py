@@ -1,5 +1,6 @@
 """The document of a scale set as a spec: every fault at once, each with its JSON path."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from labctl.arm.reader import Reader, References, child, items
 from labctl.arm.sizes import find_size
 from labctl.arm.storage import read_storage
 from labctl.arm.vmss_render import TYPE
+from labctl.arm.webhooks import unmask_webhooks
 from labctl.model.spec import ScaleSetSpec
 
 P = "properties"
@@ -57,7 +59,8 @@ def read_scale_set(
     )
     reader.kept = keep(reader.document, ROOT, reader.faults)
     part = reader.faults.mapping(reader.at(f"{P}.labctl"), LABCTL) or {}
-    reader.labctl = check_shape(part, reader.faults)
+    reader.labctl = copy.deepcopy(check_shape(part, reader.faults))
+    unmask_webhooks(reader.labctl, current)
     was = reader.was(f"{P}.labctl")
     reader.labctl_was = was if isinstance(was, dict) else {}
     _read_top(reader)
@@ -189,7 +192,11 @@ def _read_extensions(reader: Reader) -> None:
         exact = child(child(reader.labctl, "health"), "applicationHealth")
         exact_was = child(child(reader.labctl_was, "health"), "applicationHealth")
         health = application_health.choose_exact(found.health, exact, exact_was)
-        reader.put(("health", "applicationHealth"), health, f"{found.health_target}.settings")
+        here = ("health", "applicationHealth")
+        reader.put(here, health, f"{found.health_target}.settings")
+        version = f"{found.health_target}.typeHandlerVersion"
+        reader.sources[*here, "typeHandlerVersion"] = version
+        reader.sources[*here, "interval"] = f"{found.health_target}.settings.intervalInSeconds"
 
 
 def _add_timeouts(reader: Reader, specs: list[Document]) -> None:

@@ -174,7 +174,19 @@ _LEAVES = st.one_of(
     st.just(10**400),
     st.floats(),
     st.text(max_size=8),
-    st.sampled_from(["PT5M", "P", "PT99999999999H", "IyEvYmluL3NoCg==", "latest", "-1GiB", "\0"]),
+    st.sampled_from(
+        [
+            "PT5M",
+            "P",
+            "PT99999999999H",
+            "IyEvYmluL3NoCg==",
+            "latest",
+            "-1GiB",
+            "\0",
+            "\ud800",
+            "********",
+        ]
+    ),
 )
 HOSTILE = st.recursive(
     _LEAVES,

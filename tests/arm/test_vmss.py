@@ -554,3 +554,25 @@ def test_a_client_keeps_its_name_of_a_size_while_it_means_the_size():
     assert _show(reading)["sku"]["name"] == "Standard_B1s"
     other = reading.spec.model_copy(update={"size": MachineSize(vcpus=3, memory="100MiB")})
     assert _show(replace(reading, spec=other))["sku"]["name"] == "Lab_3_100"
+
+
+def test_urls_of_webhooks_are_masked_and_stay_when_the_mask_is_sent_back():
+    secret = "https://hooks.example/T0K3N?k=1"
+    body = _change("properties.labctl.notifications", [{"name": "ops", "url": secret}])
+    approval = {"webhook": {"url": f"{secret}2"}}
+    reading = _read(_change("properties.labctl.upgradePolicy", {"approval": approval}, body))
+    document = _show(reading)
+    assert "T0K3N" not in str(document)
+    masked = document["properties"]["labctl"]["notifications"][0]
+    more = [{"name": "other", "url": "https://x.example/"}, masked]
+    patch = _change("properties.labctl.notifications", more, {})
+    found = _read(merge_document(document, patch), reading.spec, document).spec
+    assert [each.url for each in found.notifications] == ["https://x.example/", secret]
+    assert found.upgrade_policy == reading.spec.upgrade_policy
+
+
+@pytest.mark.parametrize("value", ["\ud800", float("nan"), {"\udfff": 1}])
+def test_what_could_not_be_written_down_again_is_refused(value):
+    with pytest.raises(ArmError) as caught:
+        merge_document({}, {"tags": {"a": value}})
+    assert caught.value.code == "InvalidRequestContent"
