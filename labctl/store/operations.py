@@ -110,6 +110,23 @@ def find_last_operation(connection: Connection, resource: str) -> Operation | No
     return None if row is None else _read(row)
 
 
+def find_last_of_kind(
+    connection: Connection, scale_set: str, kind: str, *, since: datetime
+) -> Operation | None:
+    """The newest operation of a kind on a scale set, open or not, begun at `since` or later."""
+    query = (
+        select(operation)
+        .where(
+            operation.c.scale_set == scale_set,
+            operation.c.kind == kind,
+            operation.c.started_at >= since,
+        )
+        .order_by(operation.c.started_at.desc(), operation.c.id)
+    )
+    row = connection.execute(query).first()
+    return None if row is None else _read(row)
+
+
 def change_goal(connection: Connection, identifier: str, goal: dict[str, Json]) -> None:
     """Write down how far an operation of several steps has come."""
     connection.execute(
