@@ -4,6 +4,7 @@ from labctl.api.handlers import (
     absent,
     actions,
     compute_catalog,
+    deployment_operations,
     galleries,
     gallery_images,
     gallery_versions,
@@ -21,6 +22,7 @@ from labctl.api.handlers import (
     set_extensions,
     subscriptions,
 )
+from labctl.api.handlers.deployments import make_deployment_routes
 from labctl.api.handlers.operations import make_operation_routes
 from labctl.api.openapi import with_document
 from labctl.api.route import Routes
@@ -41,6 +43,7 @@ def make_routes() -> Routes:
             *platform_images.ROUTES,
             *resources.ROUTES,
             *network.ROUTES,
+            *deployment_operations.ROUTES,
             *compute_catalog.ROUTES,
             *absent.ROUTES,
             *scale_sets.ROUTES,
@@ -51,5 +54,9 @@ def make_routes() -> Routes:
             *rolling_upgrades.ROUTES,
         )
     )
-    # What an operation was for is answered by the route of its resource.
-    return with_document((*known.all, *make_operation_routes(known)))
+    # What an operation was for is answered by the route of its resource. Deployments call the
+    # routes of their resources, of which some are deployments.
+    every: list[Routes] = []
+    deployments = make_deployment_routes(lambda: every[0])
+    every.append(with_document((*known.all, *make_operation_routes(known), *deployments)))
+    return every[0]
