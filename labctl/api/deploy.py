@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID, uuid5
 
 from sqlalchemy import Connection
 
-from labctl.api.deployments import ACTIVE, load_wish
+from labctl.api.deployments import ACTIVE, find_active, load_wish
 from labctl.api.desk import Desk
 from labctl.api.errand import Errand, find_operation_id
 from labctl.api.route import Routes
@@ -151,13 +153,21 @@ class _Deployment:
         errand: Errand,
     ) -> None:
         version = resource.api_version
+        # Always the same for the same resource, so that a deployment that this one has begun is
+        # known again after a crash.
+        request_id = str(uuid5(UUID(errand.request_id), resource.key))
+        errand = replace(errand, request_id=request_id)
         try:
             body = template.make_body(
                 resource, lambda identifier: errand.read(identifier, api_version=version)
             )
             answer = errand.send("PUT", resource.id, api_version=version, body=body)
         except ArmError as error:
-            self._end(each, FAILED, error=error.document)
+            begun = self._find_begun(resource, request_id)
+            if begun is not None:
+                each.update(state=RUNNING, operation=begun)
+            else:
+                self._end(each, FAILED, error=error.document)
             return
         except Exception as error:
             log.exception("internal error while %s was deployed", resource.id)
@@ -174,6 +184,17 @@ class _Deployment:
             each.update(state=RUNNING, operation=operation)
         else:
             self._end(each, SUCCEEDED)
+
+    def _find_begun(self, resource: PlannedResource, request_id: str) -> str | None:
+        """The operation of a template in a template that was begun before a crash."""
+        if not resource.is_deployment:
+            return None
+        with self._desk.database.read() as connection:
+            row = find_resource(connection, resource.id)
+            operation = find_active(connection, row)
+        if row is None or row.document["properties"]["correlationId"] != request_id:
+            return None
+        return None if operation is None else operation.id
 
     def _end(self, each: dict[str, Json], state: str, *, error: Json = None) -> None:
         each.update(state=state, endedAt=self._now.isoformat())

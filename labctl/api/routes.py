@@ -45,6 +45,7 @@ def make_routes() -> Routes:
             *platform_images.ROUTES,
             *resources.ROUTES,
             *network.ROUTES,
+            *deployment_operations.ROUTES,
             *compute_catalog.ROUTES,
             *absent.ROUTES,
             *scale_sets.ROUTES,
@@ -53,7 +54,6 @@ def make_routes() -> Routes:
             *instance_views.ROUTES,
             *actions.ROUTES,
             *rolling_upgrades.ROUTES,
-            *deployment_operations.ROUTES,
             *commands.ROUTES,
             *make_deployment_routes(lambda: known[0]),
         )

@@ -16,7 +16,9 @@ _WORDS = [
     "variables('v')", "copyIndex()", "resourceGroup()", "reference('v')", "true()", "null()",
     "createArray(1, 'a')", "createObject('k', 2)", *(f"{name}(" for name in FUNCTIONS),
 ]  # fmt: skip
-_EXPRESSIONS = st.lists(st.sampled_from(_WORDS), max_size=12).map(lambda all: f"[{''.join(all)}]")
+_EXPRESSIONS = st.lists(st.sampled_from(_WORDS), max_size=12).map(
+    lambda words: f"[{''.join(words)}]"
+)
 _ARGUMENTS = st.sampled_from(
     ["1", "-9223372036854775808", "'x'", "''", "'{0}{9}'", "null()", "true()", "createArray()",
      "createArray(1, 'a', null())", "createObject('k', createArray('z'))", "range(0, 999)",
@@ -34,7 +36,8 @@ _VALUES = st.recursive(
     | st.dictionaries(
         st.sampled_from(
             ["type", "name", "apiVersion", "copy", "count", "input", "properties", "value",
-             "resources", "dependsOn", "condition", "defaultValue", "parameters", "mode", "template"]
+             "resources", "dependsOn", "condition", "defaultValue", "parameters", "mode",
+             "template"]
         ),
         inner,
         max_size=4,
@@ -134,7 +137,7 @@ def _looped() -> dict:
         {"resources": [make_resource("[format('v{0}', copyIndex())]",
                                      copy={"name": "x", "count": 800})] * 2},
         {"resources": [], "variables": {f"v{place}": 1 for place in range(257)}},
-        {"resources": [], "outputs": {"x": {"type": "string", "value": f"[concat('{'a' * 30000}')]"}}},
+        {"resources": [], "outputs": {"x": {"type": "string", "value": f"[{'a' * 30000}()]"}}},
         {"resources": [], "functions": [{"namespace": "a", "members": {}}]},
         {"$schema": "https://x/subscriptionDeploymentTemplate.json#", "resources": []},
         {},
