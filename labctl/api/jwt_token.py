@@ -1,6 +1,6 @@
 """Access tokens of the shape that Azure's clients expect: JWTs, signed with a key of this lab."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import jwt
@@ -55,7 +55,7 @@ def find_client_id(desk: Desk, text: str, *, now: datetime) -> str | None:
     except jwt.InvalidTokenError:
         return None
     ends, whose = claims["exp"], claims.get("appid")
-    if not isinstance(ends, int) or now >= datetime.fromtimestamp(ends, UTC):
+    if not isinstance(ends, int) or now.timestamp() >= ends:
         return None
     return whose if isinstance(whose, str) else None
 

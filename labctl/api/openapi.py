@@ -59,6 +59,11 @@ _ERROR: Json = {
         }
     },
 }
+_LOGIN_ERROR: Json = {
+    "type": "object",
+    "required": ["error", "error_description"],
+    "properties": {"error": {"type": "string"}, "error_description": {"type": "string"}},
+}
 _ACCEPTED_HEADERS: Json = {
     name: {"schema": {"type": "string"}, "description": text}
     for name, text in (
@@ -197,6 +202,9 @@ def _list_responses(route: Route, schemas: dict[str, Json]) -> dict[str, Json]:
     errors += [409, 412, 413] if route.method in _CHANGING else []
     for status in sorted(errors):
         found.setdefault(str(status), _error(_STATUS_TEXTS[status]))
+    if route.is_form:
+        schemas["LoginError"] = _LOGIN_ERROR
+        found |= {str(status): _refuse_login(_STATUS_TEXTS[status]) for status in (400, 401, 429)}
     found["default"] = _error("Any other failure.")
     return found
 
@@ -204,6 +212,12 @@ def _list_responses(route: Route, schemas: dict[str, Json]) -> dict[str, Json]:
 def _error(text: str) -> dict[str, Json]:
     schema = {"$ref": "#/components/schemas/Error"}
     return {"description": text, "content": {"application/json": {"schema": schema}}}
+
+
+def _refuse_login(text: str) -> Json:
+    """In OAuth2's shape, unless it was refused before anybody knew that it is a login."""
+    kinds = [{"$ref": f"#/components/schemas/{name}"} for name in ("LoginError", "Error")]
+    return {"description": text, "content": {"application/json": {"schema": {"anyOf": kinds}}}}
 
 
 def _adopt(schema: Mapping[str, Json], schemas: dict[str, Json]) -> Json:

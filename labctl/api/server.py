@@ -27,6 +27,7 @@ _BACKLOG = 128
 _KEEP_ALIVE = 15  # seconds
 _GRACE = timedelta(seconds=2)  # for answers that are under way when the server stops
 _HANDSHAKE = timedelta(seconds=10)
+_FAREWELL = timedelta(seconds=1)  # for a client to say that it is done, too
 _RENEWAL_TICKS = 6000  # of 0.1 s: so often it is looked whether there is a new certificate
 
 log = logging.getLogger(__name__)
@@ -232,15 +233,23 @@ class _Server(uvicorn.Server):
         def make_protocol() -> asyncio.Protocol:
             return BoundedProtocol(config=self.config, server_state=self.server_state, app_state={})
 
-        bound = _HANDSHAKE.total_seconds()
         server = await asyncio.get_running_loop().create_server(
             make_protocol,
             sock=self._door,
             ssl=self.config.ssl,
             backlog=_BACKLOG,
-            ssl_handshake_timeout=bound,
-            ssl_shutdown_timeout=bound,
+            ssl_handshake_timeout=_HANDSHAKE.total_seconds(),
+            ssl_shutdown_timeout=_FAREWELL.total_seconds(),
         )
         self.servers = [server]
         self.started = True
         self.listens.set()
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            transport = getattr(connection, "transport", None)
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()  # who still says nothing had its time
+        await asyncio.sleep(0)

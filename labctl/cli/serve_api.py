@@ -31,7 +31,7 @@ from labctl.drivers.certificates import (
     load_identity,
 )
 from labctl.drivers.signing_key import ensure_signing_key
-from labctl.errors import LabError
+from labctl.errors import InvalidError, LabError
 from labctl.model.access import Scope
 from labctl.settings import Settings
 from labctl.store.lab_identity import LabIdentity, ensure_lab_identity
@@ -64,6 +64,8 @@ class ApiOptions:
     def check(self) -> None:
         """Raises InvalidError for what cannot be meant."""
         parse_endpoint(self.listen)
+        if self.key is not None and self.certificate is None:
+            raise InvalidError("--tls-key goes with --tls-cert", hint="name the certificate, too")
 
     @property
     def words(self) -> list[str]:
@@ -102,9 +104,9 @@ def set_up_api(context: Context, options: ApiOptions, hosts: tuple[str, ...]) ->
     names = tuple(check_host(host) for host in hosts)
     settings, moment = context.settings, now()
     secret = make_secret()
+    if options.certificate is not None:
+        load_identity(options.certificate, options.key or options.certificate, now=moment)
     with opened_store(context) as database:
-        if options.certificate is not None:
-            load_identity(options.certificate, options.key or options.certificate, now=moment)
         with database.write() as connection:
             lab = ensure_lab_identity(connection, hosts=names)
         if options.certificate is None:
@@ -233,7 +235,11 @@ def _tell_set_up(
     lab: LabIdentity, trusted: Path | None, options: ApiOptions, made: dict[str, str]
 ) -> None:
     endpoint = parse_endpoint(options.listen)
-    host = "localhost" if endpoint.is_any or endpoint.is_loopback else endpoint.host
+    host = endpoint.host
+    if endpoint.is_any:
+        host = lab.hosts[0] if lab.hosts else socket.gethostname()
+    elif endpoint.is_loopback:
+        host = "localhost"
     url = f"https://{Endpoint(host=host, port=endpoint.port)}"
     print(f"subscription  {lab.subscription_id}")
     print(f"tenant        {lab.tenant_id}")

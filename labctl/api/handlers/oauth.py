@@ -8,6 +8,7 @@ from labctl.api.call import Answer, Call
 from labctl.api.desk import Desk
 from labctl.api.jwt_token import issue_jwt
 from labctl.api.route import Handler, Route
+from labctl.arm.errors import invalid
 from labctl.store.tokens import AccessToken, find_token
 
 _FORM_BYTES = 16 * 1024
@@ -55,8 +56,11 @@ def show_tenant(desk: Desk, call: Call) -> Answer:
     tenant = desk.tenant_id
     asked = call.parameters["tenant"]
     if asked.lower() not in {tenant, *_EVERYBODY}:
-        text = f"labctl: the tenant {asked[:60]!r} is not that of this lab, {tenant}."
-        return Answer(status=400, body={"error": "invalid_tenant", "error_description": text})
+        raise invalid(
+            f"The tenant {asked[:60]!r} is not that of this lab, {tenant}.",
+            code="InvalidTenant",
+            target="tenant",
+        )
     base = f"{call.base_url}/{tenant}"
     return Answer(body=_describe(f"{base}/v2.0", f"{base}/oauth2/v2.0"))
 
