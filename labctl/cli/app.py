@@ -201,7 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif target is not None:
             from labctl.cli.remote import run_remotely
 
-            return run_remotely(target, rest, known=_list_known())
+            code = run_remotely(target, rest, known=_list_known())
+            if code is not None:
+                return code
         root = get_command(app)
         if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:
             root.main(rest, prog_name=PROGRAM)  # answers the shell, then ends the program

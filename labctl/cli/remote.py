@@ -13,16 +13,16 @@ from labctl import __version__
 from labctl.cli import context as run
 from labctl.cli.output import Output
 from labctl.cli.remote_connection import Remote, open_remote
+from labctl.cli.remote_files import pack_recipe, read_spec_files
 from labctl.cli.remote_words import Target
 from labctl.cli.wishes import confirm
 from labctl.errors import HostError, InvalidError, RefusedError
 
-_FILES_LIMIT = 16 * 2**20  # bytes; the server takes no more
 _HINT = "write the command first: labctl COMMAND ... --server URL"
 # Options with a value, of commands that name files: what follows them is no file.
 _VALUED = frozenset(
     {"-o", "--output", "--timeout", "--definition", "--version", "--format", "--os-type"}
-    | {"--description"}
+    | {"--description", "--set", "--greeting", "--copy-to"}
 )
 
 Json = Any  # what json.loads gives
@@ -30,18 +30,26 @@ Json = Any  # what json.loads gives
 
 def run_remotely(
     target: Target, words: Sequence[str], *, known: Mapping[str, Sequence[str]]
-) -> int:
-    """Run a command line on the server; the value is its exit code. Raises LabError."""
+) -> int | None:
+    """Run a command line on the server; the value is its exit code. Raises LabError.
+
+    None: the command needs no lab, and is to be run here.
+    """
     path, rest = split_command(words, known)
+    if path == ("import",):
+        return None
     _take_output(rest)
     _refuse_local(path, rest, target)
     remote = open_remote(target)
     request: dict[str, Json] = {"argv": [*path, *rest], "version": __version__}
     if path == ("apply",):
-        request["files"] = _read_spec_files(_find_argument(rest, "SPEC.yaml"))
+        request["files"] = read_spec_files(_find_argument(rest, "SPEC.yaml"))
     elif path == ("image", "import"):
         name = _find_argument(rest, "FILE")
         request["uploads"] = {name: _upload(remote, Path(name))}
+    elif path == ("image", "build"):
+        name = _find_argument(rest, "RECIPE_DIR")
+        request["files"], request["recipes"] = pack_recipe(name)
     elif path in {("delete",), ("disk", "delete")}:
         request["argv"] = [*path, *_confirm(path, rest)]
     content = json.dumps(request).encode()
@@ -153,42 +161,6 @@ def _find_argument(rest: Sequence[str], what: str) -> str:
     if not found:
         raise InvalidError(f"{what} is not named", hint="run the command with --help")
     return found[0]
-
-
-def _read_spec_files(name: str) -> list[dict[str, Json]]:
-    """The spec and the files that it names, for a server that has none of them."""
-    from labctl.cli.named_files import list_named_files, open_local_spec
-    from labctl.controller.sent_files import Use
-    from labctl.model.yaml_text import parse_yaml
-
-    content, source, files = open_local_spec(Path(name))
-    found = {(Use.SPEC, str(Path(name))): _pack(Use.SPEC, str(Path(name)), content)}
-    size = len(content)
-    try:
-        value = parse_yaml(content.decode("utf-8-sig"), source).value
-    except (UnicodeDecodeError, InvalidError):
-        value = None  # the server tells what is wrong with it, as it does here
-    for use, named, limit in list_named_files(value):
-        if (use, named) in found:
-            continue
-        try:
-            is_protected = use is Use.PROTECTED
-            read = files.load_protected(named) if is_protected else files.read(named, limit)
-            found[use, named] = _pack(use, named, read)
-            size += len(read)
-        except InvalidError as error:
-            found[use, named] = {"use": use.value, "name": named, "fault": error.brief}
-    if size > _FILES_LIMIT:
-        raise InvalidError(
-            f"spec {source!r} and its files have more than {_FILES_LIMIT >> 20} MiB together",
-            hint="let instances fetch large files: extensions with a url",
-        )
-    return list(found.values())
-
-
-def _pack(use: Json, name: str, content: bytes) -> dict[str, Json]:
-    text = base64.b64encode(content).decode("ascii")
-    return {"use": use.value, "name": name, "content": text}
 
 
 def _upload(remote: Remote, path: Path) -> str:

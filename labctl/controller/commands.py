@@ -10,11 +10,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from labctl.controller.sent_files import SentFile, write_sent_files
+from labctl.controller.sent_files import SentFile, write_recipe, write_sent_files
 from labctl.drivers.live_program import LiveProgram, Piece
 from labctl.errors import HostError, RefusedError
 from labctl.model.access import Scope
 from labctl.settings import REMOTE_SCOPE, SENT_FILES, Settings, make_passable
+
+RECIPES = "recipes"  # below the directory in which a command runs
 
 _AT_ONCE = 16
 _GLANCE = 0.25  # seconds between two looks whether the server stops
@@ -63,7 +65,8 @@ class Run:
                 if self._gone.is_set() or self._stop.is_set():
                     await self._program.end()
         finally:
-            self._program.kill()  # the event loop may be ending under us
+            if not ending.done() or ending.cancelled():  # the event loop is ending
+                await self._program.abandon()
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -150,6 +153,7 @@ def _prepare(
 def _fill(folder: Path, files: Sequence[SentFile], links: Mapping[str, Path]) -> None:
     (folder / "work").mkdir()
     write_sent_files(folder / "sent", files)
+    write_recipe(folder / "work" / RECIPES, files)
     for name, source in links.items():
         (folder / "work" / name).hardlink_to(source)
 

@@ -37,6 +37,8 @@ RULES: Mapping[tuple[str, ...], Rule] = {
     ("apply",): _OPERATE,
     ("update-instances",): _OPERATE,
     ("get",): _OPERATE,  # prints custom data and addresses of webhooks, which may be secret
+    ("export",): _OPERATE,  # the same
+    ("import",): _refuse("it needs no lab", "run it without --server"),
     ("show",): _READ,
     ("list",): _READ,
     ("scale",): _OPERATE,

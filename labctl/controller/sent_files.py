@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Self
 
 from labctl.errors import InvalidError
@@ -20,6 +20,7 @@ class Use(StrEnum):
     SPEC = "spec"  # an argument of the command
     TEXT = "text"  # named in a spec
     PROTECTED = "protected"  # the same, with protected settings
+    RECIPE = "recipe"  # part of an image recipe; its name is a relative path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,27 @@ class SentFile:
     name: str
     content: bytes = b""
     fault: str = ""  # why the client could not read it
+    is_program: bool = False
+
+
+def check_recipe_path(name: str) -> PurePosixPath:
+    """The path of a part of a recipe. Raises InvalidError for one that leads out of it."""
+    path = PurePosixPath(name)
+    is_inside = bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    if not is_inside or "\0" in name or len(name.encode()) > 1000:
+        raise InvalidError(f"{name[:200]!r} is no path inside of a recipe")
+    return path
+
+
+def write_recipe(folder: Path, files: Sequence[SentFile]) -> None:
+    """Write the parts of a recipe where they belong. Raises OSError, InvalidError."""
+    for sent in files:
+        if sent.use is Use.RECIPE:
+            path = folder / check_recipe_path(sent.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as stream:
+                stream.write(sent.content)
+            path.chmod(0o755 if sent.is_program else 0o644)
 
 
 def write_sent_files(folder: Path, files: Sequence[SentFile]) -> None:
@@ -37,6 +59,8 @@ def write_sent_files(folder: Path, files: Sequence[SentFile]) -> None:
     folder.mkdir(mode=0o700)
     index: dict[str, dict[str, dict[str, str]]] = {}
     for number, sent in enumerate(files):
+        if sent.use is Use.RECIPE:
+            continue
         # Numbers, not names: a name may lead anywhere.
         if not sent.fault:
             descriptor = os.open(folder / str(number), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -84,6 +84,16 @@ class LiveProgram:
         """End it at once, with all that it has started in its session."""
         self._signal(signal.SIGKILL)
 
+    async def abandon(self) -> None:
+        """End it at once and let go of it; for an event loop that is about to end."""
+        self.kill()
+        await self._process.wait()
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        # By itself, asyncio closes pipes only when their other ends are closed.
+        self._process._transport.close()  # type: ignore[attr-defined]
+
     def _signal(self, number: signal.Signals) -> None:
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
@@ -105,8 +115,7 @@ class LiveProgram:
         for reader in late:
             reader.cancel()
         if late:
-            # By itself, asyncio closes pipes only when their other ends are closed.
-            process._transport.close()  # type: ignore[attr-defined]
+            self._close_pipes()
         if self._is_heard:
             await self._pieces.put(None)
 

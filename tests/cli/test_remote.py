@@ -244,6 +244,29 @@ def test_an_image_is_sent_checked_and_removed(api: Api, client, monkeypatch, cap
     assert list((api.desk.settings.api_dir / "uploads").iterdir()) == []
 
 
+def test_a_recipe_is_sent_with_what_it_includes(api: Api, client, monkeypatch, capsys):  # noqa: F811
+    _as(monkeypatch, api, Scope.ADMIN)
+    (client / "images" / "shared").mkdir(parents=True)
+    (client / "images" / "shared" / "words").write_text("from what is shared\n")
+    recipe = client / "images" / "own"
+    recipe.mkdir()
+    (recipe / "recipe.yaml").write_text("name: own\nosType: linux\ninclude: [../shared]\n")
+    (recipe / "build").write_text('#!/bin/sh\ncat "$(dirname "$0")/../shared/words"; exit 3\n')
+    (recipe / "build").chmod(0o755)
+    assert main(["image", "build", "images/own", "--version", "1.0.0"]) == ExitCode.FAILED
+    assert "from what is shared" in capsys.readouterr().err
+
+
+def test_a_recipe_cannot_be_written_elsewhere(api: Api):  # noqa: F811
+    files = [{"use": "recipe", "name": "../../x", "content": ""}]
+    argv = ["image", "build", "x", "--version", "1.0.0"]
+    answer = _ask(api, argv, Scope.ADMIN, files=files, recipes={"x": "x"})
+    assert answer.status_code == 400
+    answer = _ask(api, argv, Scope.ADMIN, recipes={"x": "/etc"})
+    assert answer.status_code == 400
+    assert _ask(api, ["list"], Scope.OPERATE, files=files).status_code == 403
+
+
 def test_a_damaged_upload_is_refused_and_leaves_nothing(api: Api):  # noqa: F811
     answer = api.ask(
         "POST", "/labctl/v1/uploads", body={}, version=None, query={"sha256": "0" * 64}

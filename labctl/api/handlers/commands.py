@@ -19,9 +19,9 @@ from labctl.api.desk import Desk
 from labctl.api.guard import read_body
 from labctl.api.route import MIB, Route
 from labctl.arm.errors import ArmError, invalid
-from labctl.controller.commands import Run, make_link_name
+from labctl.controller.commands import RECIPES, Run, make_link_name
 from labctl.controller.remote_rules import find_scope
-from labctl.controller.sent_files import SentFile, Use
+from labctl.controller.sent_files import SentFile, Use, check_recipe_path
 from labctl.controller.uploads import Upload, find_upload, remove_old_uploads
 from labctl.drivers.live_program import Piece
 from labctl.model.access import Scope
@@ -40,6 +40,7 @@ class _Asked:
     words: tuple[str, ...]
     files: tuple[SentFile, ...]
     uploads: dict[str, str]  # ids by the word that stands for them
+    recipes: dict[str, str]  # paths among the files, likewise
 
 
 async def run_command(desk: Desk, call: Call, request: Request) -> Response:
@@ -55,8 +56,9 @@ async def run_command(desk: Desk, call: Call, request: Request) -> Response:
             f"The token '{call.principal.name}' has the scope '{call.principal.scope}'; "
             f"labctl {' '.join(asked.words[:2])} needs '{needed}'.",
         )
-    if asked.uploads and not call.principal.scope.allows(Scope.ADMIN):
-        raise ArmError(403, "AuthorizationFailed", "Uploads need the scope 'admin'.")
+    has_more = asked.uploads or any(each.use is Use.RECIPE for each in asked.files)
+    if has_more and not call.principal.scope.allows(Scope.ADMIN):
+        raise ArmError(403, "AuthorizationFailed", "Images and recipes need the scope 'admin'.")
     words, links = _place(desk, asked)
     run = await desk.commands.start(
         desk.settings,
@@ -148,16 +150,22 @@ def _parse(content: bytes) -> _Asked:
     words = document.get("argv")
     if not isinstance(words, list) or not words or not all(_is_text(word) for word in words):
         raise invalid("argv must be a list of words that begins with a command.", target="argv")
-    uploads = document.get("uploads", {})
-    if not isinstance(uploads, dict) or not all(_is_text(each) for each in uploads.values()):
-        raise invalid("uploads must name ids of uploads by words of argv.", target="uploads")
+    uploads = _parse_words(document, "uploads")
+    recipes = _parse_words(document, "recipes")
     files = document.get("files", [])
     if not isinstance(files, list) or len(files) > _MOST_FILES:
         raise invalid(f"files must be a list of at most {_MOST_FILES} files.", target="files")
     found = tuple(_parse_file(each, f"files[{place}]") for place, each in enumerate(files))
     if sum(len(each.content) for each in found) > _FILES_LIMIT:
         raise invalid(f"The files have more than {_FILES_LIMIT} bytes together.", target="files")
-    return _Asked(words=tuple(words), files=found, uploads=uploads)
+    return _Asked(words=tuple(words), files=found, uploads=uploads, recipes=recipes)
+
+
+def _parse_words(document: Json, key: str) -> dict[str, str]:
+    found = document.get(key, {})
+    if not isinstance(found, dict) or not all(map(_is_text, (*found, *found.values()))):
+        raise invalid(f"{key} must name, by words of argv, what stands for them.", target=key)
+    return found
 
 
 def _parse_file(value: Json, at: str) -> SentFile:
@@ -171,7 +179,13 @@ def _parse_file(value: Json, at: str) -> SentFile:
         content = base64.b64decode(value.get("content", ""), validate=True)
     except (binascii.Error, ValueError, TypeError) as error:
         raise invalid(f"{at}.content is not base64.", target=at) from error
-    return SentFile(use=Use(value["use"]), name=name, content=content, fault=fault)
+    return SentFile(
+        use=Use(value["use"]),
+        name=name,
+        content=content,
+        fault=fault,
+        is_program=value.get("isProgram") is True,
+    )
 
 
 def _is_text(value: Json) -> TypeGuard[str]:
@@ -189,14 +203,19 @@ def _place(desk: Desk, asked: _Asked) -> tuple[tuple[str, ...], dict[str, Path]]
     """The words with the names that the uploads get, and where these are."""
     words, links = list(asked.words), {}
     for word, identifier in asked.uploads.items():
-        if word not in words[1:]:
-            raise invalid(f"'{word[:200]}' is no word of argv.", target="uploads")
         name = make_link_name(word)
         links[name] = find_upload(desk.settings, identifier)
-        # The last one: words before it are the command's.
-        place = len(words) - 1 - words[::-1].index(word)
-        words[place] = name
+        _replace(words, word, name)
+    for word, path in asked.recipes.items():
+        _replace(words, word, f"{RECIPES}/{check_recipe_path(path)}")
     return tuple(words), links
+
+
+def _replace(words: list[str], word: str, by: str) -> None:
+    if word not in words[1:]:
+        raise invalid(f"'{word[:200]}' is no word of argv.", target="argv")
+    # The last one: words before it may be the command's.
+    words[len(words) - 1 - words[::-1].index(word)] = by
 
 
 def _make_note(words: tuple[str, ...]) -> str:
@@ -229,10 +248,12 @@ ROUTES: tuple[Route, ...] = (
                             "name": _TEXT,
                             "content": {"type": "string", "contentEncoding": "base64"},
                             "fault": _TEXT,
+                            "isProgram": {"type": "boolean"},
                         },
                     },
                 },
                 "uploads": {"type": "object", "additionalProperties": _TEXT},
+                "recipes": {"type": "object", "additionalProperties": _TEXT},
             },
         },
         response={
