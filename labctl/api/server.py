@@ -192,18 +192,29 @@ class _Renewal:
     def __post_init__(self) -> None:
         self._seen = _look_at(self.find_identity())
 
-    def check(self) -> None:
-        """Look whether the files are others than before."""
+    def find(self) -> ServerIdentity | None:
+        """Other files than before, if there are, and can be used. Takes its time."""
         try:
             identity = self.find_identity()
             seen = _look_at(identity)
-            if seen != self._seen:
-                make_context(identity)  # half a pair must not get into the one that is in use
-                self.context.load_cert_chain(identity.certificate, identity.key)
-                self._seen = seen
-                log.info("API: a new certificate, good until %s", identity.expires_at)
+            if seen == self._seen:
+                return None
+            make_context(identity)  # half a pair must not get into the one that is in use
         except (LabError, OSError):
             log.exception("API: the certificate could not be looked at; the old one stays")
+            return None
+        self._seen = seen
+        return identity
+
+    def show(self, identity: ServerIdentity) -> None:
+        """From now on. In the server's own thread: no handshake may see a half of it."""
+        try:
+            self.context.load_cert_chain(identity.certificate, identity.key)
+        except OSError:  # written to in between
+            log.exception("API: the certificate could not be taken; it is looked at again")
+            self._seen = ()
+            return
+        log.info("API: a new certificate, good until %s", identity.expires_at)
 
 
 def _look_at(identity: ServerIdentity) -> tuple[int, ...]:
@@ -223,7 +234,9 @@ class _Server(uvicorn.Server):
     @override
     async def on_tick(self, counter: int) -> bool:
         if counter % _RENEWAL_TICKS == _RENEWAL_TICKS - 1:
-            await asyncio.to_thread(self._renewal.check)
+            identity = await asyncio.to_thread(self._renewal.find)
+            if identity is not None:
+                self._renewal.show(identity)
         return await super().on_tick(counter)
 
     @override

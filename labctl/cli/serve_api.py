@@ -2,7 +2,6 @@
 
 import logging
 import resource
-import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -30,17 +29,19 @@ from labctl.drivers.certificates import (
     has_authority,
     load_identity,
 )
+from labctl.drivers.keys import make_access_secret
 from labctl.drivers.signing_key import ensure_signing_key
 from labctl.errors import InvalidError, LabError
 from labctl.model.access import Scope
 from labctl.settings import Settings
-from labctl.store.lab_identity import LabIdentity, ensure_lab_identity
+from labctl.store.lab_identity import LabIdentity, ensure_lab_identity, find_lab_identity
 from labctl.store.tokens import add_token, load_tokens
 
 if TYPE_CHECKING:
     from labctl.controller.board import Board
     from labctl.controller.lab import Lab
     from labctl.controller.operations import Operations
+    from labctl.store.database import Database
 
 _AGAIN = 5  # seconds
 _FILES = 8192  # open at once, where the host allows it: each connection is one
@@ -94,16 +95,11 @@ class Door:
         return f"https://{Endpoint(host=host, port=self.endpoint.port)}"
 
 
-def make_secret() -> str:
-    """A token that nobody can guess, and that tools which look for leaks can recognise."""
-    return f"labctl_{secrets.token_urlsafe(32)}"
-
-
 def set_up_api(context: Context, options: ApiOptions, hosts: tuple[str, ...]) -> None:
     """Make certificates, ids and a first token, whatever of them is missing; tell what is next."""
     names = tuple(check_host(host) for host in hosts)
     settings, moment = context.settings, now()
-    secret = make_secret()
+    secret = make_access_secret()
     if options.certificate is not None:
         load_identity(options.certificate, options.key or options.certificate, now=moment)
     with opened_store(context) as database:
@@ -164,8 +160,7 @@ def running_api(door: Door, lab: "Lab", board: "Board", say: Say) -> Iterator[No
     from labctl.controller.operations import Operations
 
     _allow_open_files()
-    with lab.database.write() as connection:
-        who = ensure_lab_identity(connection)
+    who = _load_identity(lab.database)
     ensure_signing_key(lab.settings)
     desk = Desk(
         settings=lab.settings,
@@ -180,7 +175,7 @@ def running_api(door: Door, lab: "Lab", board: "Board", say: Say) -> Iterator[No
     worker = threading.Thread(target=_run, args=(operations, desk.stop), name="operations")
 
     def find_identity() -> ServerIdentity:
-        return _find_identity(door, lab.settings, who)
+        return _find_certificate(door, lab.settings, _load_identity(lab.database))
 
     with (
         serving_api(desk, App(desk, routes), door.socket, find_identity),
@@ -207,7 +202,17 @@ def _run(operations: "Operations", stop: threading.Event) -> None:
             stop.wait(_AGAIN)
 
 
-def _find_identity(door: Door, settings: Settings, lab: LabIdentity) -> ServerIdentity:
+def _load_identity(database: "Database") -> LabIdentity:
+    """As it is now: `--init` may be run beside us. Assigned here if there is only a certificate."""
+    with database.read() as connection:
+        found = find_lab_identity(connection)
+    if found is not None:
+        return found
+    with database.write() as connection:
+        return ensure_lab_identity(connection)
+
+
+def _find_certificate(door: Door, settings: Settings, lab: LabIdentity) -> ServerIdentity:
     options = door.options
     if options.certificate is not None:
         return load_identity(options.certificate, options.key or options.certificate, now=now())

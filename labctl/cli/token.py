@@ -32,8 +32,8 @@ def create(
     and the secret.
     """
     from labctl.cli.follow import opened_store
-    from labctl.cli.serve_api import make_secret
     from labctl.controller.clock import now
+    from labctl.drivers.keys import make_access_secret
     from labctl.model.quantity import parse_duration
     from labctl.store.tokens import add_token
 
@@ -51,7 +51,7 @@ def create(
             raise InvalidError(f"--expires {expires!r} {error}") from error
         if expires_at <= moment:
             raise InvalidError(f"--expires {expires!r} is over at once", hint="for example 90d")
-    secret = make_secret()
+    secret = make_access_secret()
     with opened_store(context) as database, database.write() as connection:
         token = add_token(
             connection, name=name, scope=scope, secret=secret, expires_at=expires_at, now=moment

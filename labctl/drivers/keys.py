@@ -84,6 +84,11 @@ def make_agent_token() -> str:
     return secrets.token_hex(32)
 
 
+def make_access_secret() -> str:
+    """A token of the API: nobody can guess it, and tools that look for leaks recognise it."""
+    return f"labctl_{secrets.token_urlsafe(32)}"
+
+
 def _load(path: Path) -> KeyPair:
     try:
         key = load_ssh_private_key(path.read_bytes(), password=None)

@@ -212,6 +212,15 @@ def test_what_is_no_http_is_refused_in_the_shape_of_errors(tls, noise):
     assert b'"code": "BadRequest"' in answer
 
 
+def test_an_old_client_without_a_host_is_answered_and_one_with_two_is_not(tls):
+    with tls.dial() as line:
+        line.sendall(b"GET /text?api-version=2024-11-01 HTTP/1.0\r\n\r\n")
+        assert tls.url.encode() in read_all(line)
+    with tls.dial() as line:
+        line.sendall(b"GET /text HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n")
+        assert b'"code":"InvalidHostHeader"' in read_all(line)
+
+
 def test_a_body_that_does_not_end_is_refused(tls, monkeypatch):
     monkeypatch.setattr(guard, "BODY_SECONDS", SHORT)
     with tls.dial() as line:

@@ -58,8 +58,14 @@ def test_a_certificate_is_for_loopback_this_machine_and_what_was_named(settings)
         *("localhost", "127.0.0.1", "::1"),
         *("lab7", "lab.example.org", "192.0.2.7"),
     }
-    odd = ensure(settings, host_name="no host name!")
-    assert names(odd) == {"localhost", "127.0.0.1", "::1"}
+    before = read(settings)
+    ensure(settings, "192.0.2.7")  # it has more names than these
+    assert read(settings) == before
+    assert "192.0.2.8" in names(ensure(settings, "192.0.2.8"))
+
+
+def test_a_machine_s_name_that_is_none_is_left_out(settings):
+    assert names(ensure(settings, host_name="no name!")) == {"localhost", "127.0.0.1", "::1"}
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,23 @@ from datetime import UTC, datetime
 
 import pytest
 import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from labctl.model.access import Scope
+from labctl.api.call import Call
+from labctl.api.handlers.oauth import give_token
+from labctl.model.access import Principal, Scope
 from labctl.store.audit import load_audit_entries
 from labctl.store.tokens import load_tokens, revoke_token
-from tests.api.serving import TENANT, Api
+from tests.api.serving import TENANT, Api, serving
 
 AUTHORITIES = ("adfs", TENANT)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("lab")) as api:
+        yield api.desk
 
 
 def find_client(api, name="operate"):
@@ -129,6 +139,24 @@ def test_what_is_no_login_is_refused(api: Api, content, kind, error):
     )
     assert answer.status_code == 400
     assert answer.json()["error"] == error
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=st.binary(max_size=200) | st.from_regex(rb"(client_(id|secret)=[^&]{0,9}&?){0,4}"))
+def test_no_bytes_make_the_login_stumble(desk, content):
+    call = Call(
+        method="POST",
+        path="/adfs/oauth2/token",
+        parameters={},
+        query={},
+        headers={"content-type": "application/x-www-form-urlencoded"},
+        content=b"grant_type=client_credentials&" + content,
+        base_url="https://lab",
+        principal=Principal(id="", name="", scope=Scope.READ),
+        now=datetime(2026, 5, 4, tzinfo=UTC),
+        request_id="",
+    )
+    assert give_token(desk, call).status in {400, 401}
 
 
 def test_a_form_has_a_limit(api: Api):
