@@ -239,7 +239,7 @@ def _to_deploy(stand: Stand) -> Iterator[AzLine]:
     login = ("--admin-username", "lab", "--ssh-key-values", key)
     yield AzLine(
         words=(*create, "--image", tiny_id(stand.server), *size, *login),
-        check=lambda found: _show(found["vmss"], "provisioningState", "upgradePolicy"),
+        check=lambda found: _show(found["VMSS"], "provisioningState", "upgradePolicy"),
     )
     yield az("vmss show -g az -n made", check=lambda found: _show(found, "sku.capacity"))
     yield az("vmss list-instances -g az -n made", check=lambda found: _names(found, "made_0"))
@@ -247,7 +247,7 @@ def _to_deploy(stand: Stand) -> Iterator[AzLine]:
     urn = ("--image", "labctl:tiny:default:latest", "--load-balancer", "")
     yield AzLine(
         words=(*create, *urn, *size, *login),
-        check=lambda found: _show(found["vmss"], "provisioningState"),
+        check=lambda found: _show(found["VMSS"], "provisioningState"),
     )
     yield az("vmss delete -g az -n made")
     yield az("vmss list -g az", check=lambda found: _expect_equal(found, []))

@@ -7,7 +7,7 @@ import http.client
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -34,7 +34,8 @@ from tests.api.serving import SUBSCRIPTION, Api, serving
 Json = Any  # what json.loads gives
 
 SECONDS = 20  # an answer that takes longer is a hang
-EXAMPLES = max(4, settings().max_examples // 16)  # of each call
+EXAMPLES = max(5, settings().max_examples // 20)  # of each call
+IS_PATIENT = settings().max_examples > 100
 CHECKS = [
     status_code_conformance,
     content_type_conformance,
@@ -85,6 +86,15 @@ def is_plain(route: Route) -> bool:
     return route.media_type != "text/event-stream"
 
 
+def pick(routes: Iterable[Route]) -> list[Route]:
+    """One of those that differ in the kind of network resource only, unless there is time."""
+    picked: dict[tuple[str, str], Route] = {}
+    for route in routes:
+        kind = re.sub(r"(Microsoft\.Network)/\w+", r"\1/*", route.path)
+        picked.setdefault((route.method, route.path if IS_PATIENT else kind), route)
+    return list(picked.values())
+
+
 ROUTES = [route for route in make_routes().all if is_plain(route)]
 quietly = settings(
     max_examples=EXAMPLES,
@@ -120,8 +130,9 @@ def session(api) -> Iterator[requests.Session]:
 @pytest.fixture
 def web(api) -> None:
     """A scale set to ask for, whatever was asked before."""
-    api.ask("PUT", "resourceGroups/rg1", body={"location": "local"})
-    api.ask("PUT", PATH, body=make_scale_set())
+    if api.ask("GET", PATH).status_code != 200:
+        assert api.ask("PUT", "resourceGroups/rg1", body={"location": "local"}).ok
+        assert api.ask("PUT", PATH, body=make_scale_set()).ok
 
 
 PATH = "resourceGroups/rg1/providers/Microsoft.Compute/virtualMachineScaleSets/web"
@@ -155,12 +166,12 @@ def name_case(value: Route | GenerationMode) -> str:
 
 def can_be_wrong(route: Route) -> bool:
     """Is there anything that a client could send otherwise than told?"""
-    return route.needs_version or bool(route.request or route.query) or "{" in route.path
+    return route.needs_version or bool(route.request or route.query)
 
 
 CASES = [
     (route, mode)
-    for route in ROUTES
+    for route in pick(ROUTES)
     for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
     if mode is GenerationMode.POSITIVE or can_be_wrong(route)
 ]
