@@ -141,7 +141,7 @@ def test_what_is_no_login_is_refused(api: Api, content, kind, error):
     assert answer.json()["error"] == error
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(content=st.binary(max_size=200) | st.from_regex(rb"(client_(id|secret)=[^&]{0,9}&?){0,4}"))
 def test_no_bytes_make_the_login_stumble(desk, content):
     call = Call(
