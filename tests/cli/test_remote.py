@@ -11,12 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from labctl import __version__
+from labctl.api.app import App
+from labctl.api.routes import make_routes
+from labctl.api.server import Endpoint, open_socket, serving_api
 from labctl.cli.app import TREE, Branch, main
 from labctl.cli.remote import split_command
 from labctl.cli.remote_words import take_target
+from labctl.controller.clock import now as read_clock
 from labctl.controller.desired import load_wish
 from labctl.controller.lock import try_lock
 from labctl.controller.remote_rules import RULES, find_scope
+from labctl.drivers.certificates import ensure_identity
 from labctl.errors import ExitCode, InvalidError, RefusedError
 from labctl.model.access import Scope
 from labctl.model.event import EventKind
@@ -352,6 +358,29 @@ def test_events_are_told_as_they_come_and_output_is_verbatim(api: Api, client): 
             )
         line = next(line for line in process.stdout if "step" in line)
         assert line == "2026-11-23T12:00:00Z web step Grüße \u2713\n"
+
+
+def test_the_certificate_is_always_verified(api: Api, client, capsys):  # noqa: F811
+    def find_identity():
+        return ensure_identity(api.desk.settings, (), host_name="lab.example", now=read_clock())
+
+    find_identity()
+    door = open_socket(Endpoint(host="127.0.0.1", port=0))
+    port = door.getsockname()[1]
+    with door, serving_api(api.desk, App(api.desk, make_routes()), door, find_identity):
+        url = f"https://127.0.0.1:{port}"
+        assert main(["--server", url, "schema"]) == ExitCode.HOST
+        assert "is not to be trusted" in capsys.readouterr().err
+        authority = str(api.desk.settings.ca_certificate)
+        assert main(["--server", url, "--ca", authority, "example"]) == 0
+        assert capsys.readouterr().out.startswith("#")
+        assert main(["list", "--server", url, "--ca", str(client / "none.pem")]) == ExitCode.INVALID
+
+
+def test_another_version_at_the_server_is_told(client, monkeypatch, capsys):
+    monkeypatch.setattr("labctl.cli.remote.__version__", "9.9.9")
+    assert main(["example"]) == 0
+    assert f"runs labctl {__version__}, this is 9.9.9" in capsys.readouterr().err
 
 
 def test_an_unreachable_server_is_a_matter_of_the_host(client, monkeypatch, capsys):
