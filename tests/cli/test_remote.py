@@ -52,6 +52,15 @@ def client(api: Api, tmp_path, monkeypatch):  # noqa: F811
     return folder
 
 
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """A client whose server does not answer."""
+    monkeypatch.setenv("LABCTL_SERVER", "http://127.0.0.1:1")
+    monkeypatch.setenv("LABCTL_TOKEN", "x")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def _as(monkeypatch, api: Api, scope: Scope) -> None:  # noqa: F811
     monkeypatch.setenv("LABCTL_TOKEN", api.secrets[scope])
 
@@ -148,11 +157,11 @@ HOST = {
 }
 
 
-@pytest.mark.parametrize("policy", HOST)
-def test_what_reaches_into_the_host_needs_admin(client, capsys, policy):
-    (client / "web.yaml").write_text(SPEC + f"upgradePolicy:\n  {policy}\n")
-    assert main(["apply", "web.yaml", "--dry-run"]) == ExitCode.REFUSED
-    assert f": {HOST[policy]}\n" in capsys.readouterr().err
+def test_what_reaches_into_the_host_needs_admin(client, capsys):
+    for policy, key in HOST.items():
+        (client / "web.yaml").write_text(SPEC + f"upgradePolicy:\n  {policy}\n")
+        assert main(["apply", "web.yaml", "--dry-run"]) == ExitCode.REFUSED
+        assert f": {key}\n" in capsys.readouterr().err
 
 
 def test_only_files_that_were_sent_can_be_named(api: Api):  # noqa: F811
@@ -289,14 +298,17 @@ def test_uploads_of_others_cannot_be_named_by_path(api: Api):  # noqa: F811
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ResourceNotFound")
 
 
-@pytest.mark.parametrize(
-    "body",
-    [[], {}, {"argv": []}, {"argv": [1]}, {"argv": "list"}, {"argv": ["list"], "files": [1]}],
-    ids=str,
-)
-def test_malformed_requests_are_refused(api: Api, body):  # noqa: F811
-    answer = api.ask("POST", "/labctl/v1/commands", body=body, version=None)
-    assert answer.status_code == 400
+def test_malformed_requests_are_refused(api: Api):  # noqa: F811
+    for body in (
+        [],
+        {},
+        {"argv": []},
+        {"argv": [1]},
+        {"argv": "list"},
+        {"argv": ["list"], "files": [1]},
+    ):
+        answer = api.ask("POST", "/labctl/v1/commands", body=body, version=None)
+        assert answer.status_code == 400, body
 
 
 @contextmanager
@@ -383,8 +395,7 @@ def test_another_version_at_the_server_is_told(client, monkeypatch, capsys):
     assert f"runs labctl {__version__}, this is 9.9.9" in capsys.readouterr().err
 
 
-def test_an_unreachable_server_is_a_matter_of_the_host(client, monkeypatch, capsys):
-    monkeypatch.setenv("LABCTL_SERVER", "http://127.0.0.1:1")
+def test_an_unreachable_server_is_a_matter_of_the_host(outside, capsys):
     assert main(["list"]) == ExitCode.HOST
     assert capsys.readouterr().err == (
         "labctl: no connection with http://127.0.0.1:1\n  Connection refused\n"
@@ -401,21 +412,21 @@ def test_an_unreachable_server_is_a_matter_of_the_host(client, monkeypatch, caps
         ("https://[::1", "is no URL"),
     ],
 )
-def test_only_safe_addresses_are_taken(client, capsys, url, text):
+def test_only_safe_addresses_are_taken(outside, capsys, url, text):
     assert main(["--server", url, "list"]) == ExitCode.INVALID
     error = capsys.readouterr().err
     assert text in error
     assert "secret" not in error
 
 
-def test_a_token_file_that_others_may_read_is_refused(client, monkeypatch, capsys):
-    (client / "token").write_text("x\n")
-    (client / "token").chmod(0o640)
+def test_a_token_file_that_others_may_read_is_refused(outside, capsys):
+    (outside / "token").write_text("x\n")
+    (outside / "token").chmod(0o640)
     assert main(["list", "--token-file", "token"]) == ExitCode.INVALID
     assert "next: run: chmod 600 token" in capsys.readouterr().err
 
 
-def test_a_local_lab_and_a_server_exclude_one_another(client, capsys):
+def test_a_local_lab_and_a_server_exclude_one_another(outside, capsys):
     assert main(["list", "--state-dir", "/tmp/x"]) == ExitCode.INVALID
     assert "--state-dir and --server cannot both be given" in capsys.readouterr().err
     assert main(["serve"]) == ExitCode.REFUSED
@@ -434,7 +445,7 @@ def test_options_of_the_client_are_found_wherever_options_may_stand():
         take_target(["list", "--server"], {})
 
 
-def test_help_needs_no_server_and_never_becomes_a_command_of_this_host(client, capsys):
+def test_help_needs_no_server_and_never_becomes_a_command_of_this_host(outside, capsys):
     assert main(["--help"]) == 0
     assert main(["upgrade", "reject", "--help"]) == 0
     assert main(["image", "import", "--help"]) == 0
