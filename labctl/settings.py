@@ -7,6 +7,10 @@ from pathlib import Path
 
 from labctl.errors import InvalidError
 
+# What `labctl serve` sets for commands that it runs for a client of its API.
+REMOTE_SCOPE = "LABCTL_REMOTE_SCOPE"  # the scope of the client's token
+SENT_FILES = "LABCTL_SENT_FILES"  # the folder with the files that the client has sent
+
 DIRECTORY_MODE = 0o711  # others pass through, nobody lists
 
 
@@ -44,7 +48,7 @@ class Settings:
 
     @property
     def api_dir(self) -> Path:
-        """Certificates and keys of the API's server (0700)."""
+        """Certificates and keys of the API's server, and what clients have sent (0700)."""
         return self.state_dir / "api"
 
     @property

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from labctl.api.newsroom import Newsroom
 from labctl.api.traffic import Traffic
 from labctl.controller.board import Board
+from labctl.controller.commands import Commands
 from labctl.settings import Settings
 from labctl.store.database import Database
 
@@ -24,6 +25,7 @@ class Desk:
     stop: threading.Event = field(default_factory=threading.Event)  # streams end when it is set
     traffic: Traffic = field(default_factory=Traffic)
     newsroom: Newsroom = field(default_factory=Newsroom)
+    commands: Commands = field(default_factory=Commands)
 
     @property
     def version(self) -> tuple[int, int]:

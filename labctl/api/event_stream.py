@@ -16,7 +16,7 @@ from labctl.controller.clock import now as read_clock
 from labctl.errors import LabError
 from labctl.model.event import Event
 
-_MOST = 500  # clients at a time; each holds a connection and no thread
+_MOST = 128  # clients at a time; each holds a connection, of which the server has 256
 _HEARTBEAT = 15.0  # seconds; proxies and clients give up on what is silent for longer
 _RETRY = 2000  # milliseconds that a client waits before it comes again
 _HEADERS = {"X-Accel-Buffering": "no"}
@@ -24,7 +24,8 @@ _HEADERS = {"X-Accel-Buffering": "no"}
 
 async def stream_events(desk: Desk, call: Call, request: Request) -> Response:
     """Begin to tell; `Last-Event-ID` (of a client that comes again) goes before `after`."""
-    del request  # StreamingResponse itself notices that the client is gone
+    if request.method == "HEAD":
+        return Response(media_type="text/event-stream", headers=_HEADERS)
     if desk.newsroom.followers >= _MOST:
         raise ArmError(
             429,
@@ -90,7 +91,13 @@ class _Stream:
         """Has the token neither expired nor been revoked meanwhile?"""
         given = self._call.headers.get("authorization")
         try:
-            await run_in_threadpool(authenticate, self._desk, given, now=read_clock())
+            await run_in_threadpool(
+                authenticate,
+                self._desk,
+                given,
+                now=read_clock(),
+                base_url=self._call.base_url,
+            )
         except (ArmError, LabError):
             return False
         return True

@@ -1,6 +1,6 @@
 """Every route of the API."""
 
-from labctl.api.handlers import metadata, native, oauth
+from labctl.api.handlers import commands, metadata, native, oauth
 from labctl.api.openapi import with_document
 from labctl.api.route import Routes
 
@@ -12,5 +12,6 @@ def make_routes() -> Routes:
             *metadata.ROUTES,
             *oauth.ROUTES,
             *native.ROUTES,
+            *commands.ROUTES,
         )
     )

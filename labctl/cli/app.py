@@ -6,21 +6,38 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 from typing_extensions import override
 
-from labctl import __version__
 from labctl.cli import context as run
+from labctl.cli.caller import is_for_client
 from labctl.cli.errors import EXIT_CODES, exit_code_of
-from labctl.cli.output import Output
+from labctl.cli.remote_words import asks_about_labctl, take_target
+from labctl.cli.shared_options import (
+    PROGRAM,
+    Authority,
+    OutputFormat,
+    Server,
+    StateDir,
+    TokenFile,
+    Uri,
+    Verbose,
+    Version,
+)
 
-PROGRAM = "labctl"
-_SHARED = ("state_dir", "uri", "output", "verbose")  # options that every command takes
+_SHARED = (
+    "state_dir",
+    "uri",
+    "server",
+    "ca",
+    "token_file",
+    "output",
+    "verbose",
+)  # options that every command takes
 _Command = TyperCommand | TyperGroup
 _SCALE_SET = "labctl.cli.scaleset"
 _INSTANCE = "labctl.cli.instance"
@@ -180,11 +197,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
     run.set_options(run.Options())
+    if is_for_client():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the server
     try:
+        target, rest = take_target(words, os.environ)
+        if target is not None and asks_about_labctl(rest, os.environ):
+            run.forbid_local_lab()  # `--help` may stand where it is the value of an option
+        elif target is not None:
+            from labctl.cli.remote import run_remotely
+
+            code = run_remotely(target, rest, known=_list_known())
+            if code is not None:
+                return code
         root = get_command(app)
         if f"_{PROGRAM.upper()}_COMPLETE" in os.environ:
-            root.main(words, prog_name=PROGRAM)  # answers the shell, then ends the program
-        with root.make_context(PROGRAM, words) as context:
+            root.main(rest, prog_name=PROGRAM)  # answers the shell, then ends the program
+        with root.make_context(PROGRAM, rest) as context:
             root.invoke(context)
         sys.stdout.flush()
     except KeyboardInterrupt as error:
@@ -193,6 +221,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:  # noqa: BLE001  the one place that turns failures into exit codes
         return exit_code_of(error, words)
     return 0
+
+
+def _list_known() -> dict[str, tuple[str, ...]]:
+    """The commands, and for groups what is in them."""
+    return {
+        name: tuple(entry.entries) if isinstance(entry, Branch) else ()
+        for name, entry in TREE.items()
+    }
 
 
 class LazyGroup(TyperGroup):
@@ -273,83 +309,6 @@ def _add_options(command: _Command, shared: Sequence[Any]) -> None:
     command.params.extend(option for option in shared if not taken & set(option.opts))
 
 
-def _take_state_dir(value: Path | None) -> Path | None:
-    run.set_state_dir(value)
-    return value
-
-
-def _take_uri(value: str | None) -> str | None:
-    run.set_uri(value)
-    return value
-
-
-def _take_output(value: Output | None) -> Output | None:
-    run.set_output(value)
-    return value
-
-
-def _take_verbose(value: bool) -> bool:
-    run.set_verbose(value=value)
-    return value
-
-
-def _show_version(value: bool) -> None:
-    if value:
-        typer.echo(f"{PROGRAM} {__version__}")
-        raise typer.Exit
-
-
-StateDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--state-dir",
-        metavar="PATH",
-        callback=_take_state_dir,
-        expose_value=False,
-        help="Where labctl keeps everything (or LABCTL_STATE_DIR).",
-    ),
-]
-Uri = Annotated[
-    str | None,
-    typer.Option(
-        "--uri",
-        metavar="URI",
-        callback=_take_uri,
-        expose_value=False,
-        help="The libvirt connection (or LABCTL_URI).",
-    ),
-]
-OutputFormat = Annotated[
-    Output | None,
-    typer.Option(
-        "--output",
-        "-o",
-        callback=_take_output,
-        expose_value=False,
-        help="How results are printed; default: table.",
-    ),
-]
-Verbose = Annotated[
-    bool,
-    typer.Option(
-        "--verbose",
-        "-v",
-        callback=_take_verbose,
-        expose_value=False,
-        help="Tell more, on stderr.",
-    ),
-]
-Version = Annotated[
-    bool,
-    typer.Option(
-        "--version",
-        callback=_show_version,
-        expose_value=False,
-        is_eager=True,
-        help="Print the version and exit.",
-    ),
-]
-
 app = typer.Typer(cls=_Root, rich_markup_mode=None, epilog=_EPILOG)
 
 
@@ -357,6 +316,9 @@ app = typer.Typer(cls=_Root, rich_markup_mode=None, epilog=_EPILOG)
 def _root(
     state_dir: StateDir = None,
     uri: Uri = None,
+    server: Server = None,
+    ca: Authority = None,
+    token_file: TokenFile = None,
     output: OutputFormat = None,
     verbose: Verbose = False,
     version: Version = False,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from labctl.cli.output import Output
+from labctl.errors import InvalidError
 from labctl.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Options:
     uri: str | None = None
     output: Output = Output.TABLE
     verbose: bool = False
+    is_local_forbidden: bool = False  # a server is named, and no command may run here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,11 @@ def set_verbose(*, value: bool) -> None:
         _options.set(replace(current_options(), verbose=True))
 
 
+def forbid_local_lab() -> None:
+    """From now on no command of this run gets at the lab of this host."""
+    _options.set(replace(current_options(), is_local_forbidden=True))
+
+
 def current_context() -> Context:
     """Resolve the options of this run and start its log.
 
@@ -86,6 +93,11 @@ def current_context() -> Context:
     from labctl.cli.logs import start_log
 
     options = current_options()
+    if options.is_local_forbidden:
+        raise InvalidError(
+            "a server is named, and --help stands where it is the value of an option",
+            hint="leave it out; nothing was done",
+        )
     start_log(verbose=options.verbose)
     return Context(
         settings=load_settings(state_dir=options.state_dir, uri=options.uri),

@@ -11,6 +11,11 @@ from labctl.model.yaml_text import Value, parse_yaml
 
 def read_protected(path: Path) -> dict[str, Value]:
     """Read a YAML or JSON mapping. Raises InvalidError, which never repeats what is in the file."""
+    return parse_protected(load_protected(path))
+
+
+def load_protected(path: Path) -> bytes:
+    """The content of a file that nobody else may read. Raises InvalidError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -23,7 +28,11 @@ def read_protected(path: Path) -> dict[str, Value]:
         if found.st_mode & 0o077:
             mode = stat.S_IMODE(found.st_mode)
             raise InvalidError(f"may be used by others (mode {mode:04o}); run: chmod 600 {path}")
-        content = stream.read(SETTINGS_LIMIT + 1)
+        return stream.read(SETTINGS_LIMIT + 1)
+
+
+def parse_protected(content: bytes) -> dict[str, Value]:
+    """The mapping in such a file. Raises InvalidError, which never repeats what is in it."""
     if len(content) > SETTINGS_LIMIT:
         raise InvalidError(f"has more than {SETTINGS_LIMIT} bytes")
     try:

