@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROWS = [line for line in README.splitlines() if line.startswith("| ")]
 SHARED = {"--state-dir", "--uri", "--output", "--verbose", "--help"}
+SHARED |= {"--server", "--ca", "--token-file"}
 
 
 def _commands() -> Iterator[str]:
@@ -143,8 +144,12 @@ def test_every_environment_variable_that_is_read_is_named():
     text = "".join(path.read_text(encoding="utf-8") for path in [*sources, ROOT / "Vagrantfile"])
     wanted = set(re.findall(r'"(LABCTL_[A-Z_]+[A-Z])"|\$\{(LABCTL_\w+_MIRROR)', text))
     names = {name for pair in wanted for name in pair if name}
-    # What a recipe's program is given, and what marks a script in the guest, is no setting.
-    given = re.compile(r"LABCTL_(PARAM_.*|IMAGE_VERSION|BUILD_ID|GREETING|OUTPUT|WORK|CACHE)")
+    # What a recipe's program is given, what marks a script in the guest, and what the daemon tells
+    # commands of clients, is no setting.
+    given = re.compile(
+        r"LABCTL_(PARAM_.*|IMAGE_VERSION|BUILD_ID|GREETING|OUTPUT|WORK|CACHE"
+        r"|REMOTE_SCOPE|SENT_FILES)"
+    )
     assert {name for name in names if not given.fullmatch(name) and name not in README} == set()
     assert "LABCTL_STATE_DIR" in names
 

@@ -20,6 +20,8 @@ from labctl.api.call import Answer, Call
 from labctl.api.desk import Desk
 from labctl.api.failure import translate
 from labctl.api.guard import (
+    REFUSALS_ANSWERED,
+    REFUSALS_NOTED,
     FailedLogins,
     find_base_url,
     read_body,
@@ -88,10 +90,12 @@ class App:
             return
         is_noted = request.method not in _LOOKING or response.status_code in _REFUSED
         if response.status_code == 401:
-            excess = self._failed.note(_address(request), visit.at)
-            if excess:
-                response, visit.code = _refuse_often(visit), "TooManyRequests"
-                is_noted = excess == 1  # one line says it for all that follow
+            count = self._failed.note(_address(request), visit.at)
+            is_noted = count <= REFUSALS_NOTED
+            if count == REFUSALS_NOTED + 1:
+                log.warning("%s is refused again and again", _address(request))
+            if count > REFUSALS_ANSWERED:
+                response = _refuse_often(visit)
         response.headers["x-ms-request-id"] = visit.request_id
         response.headers["x-ms-correlation-request-id"] = visit.request_id
         if visit.principal.id:

@@ -24,7 +24,8 @@ _HEADERS = {"X-Accel-Buffering": "no"}
 
 async def stream_events(desk: Desk, call: Call, request: Request) -> Response:
     """Begin to tell; `Last-Event-ID` (of a client that comes again) goes before `after`."""
-    del request  # StreamingResponse itself notices that the client is gone
+    if request.method == "HEAD":
+        return Response(media_type="text/event-stream", headers=_HEADERS)
     if desk.newsroom.followers >= _MOST:
         raise ArmError(
             429,

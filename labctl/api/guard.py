@@ -14,7 +14,11 @@ from labctl.arm.errors import ArmError
 BODY_SECONDS = 30.0  # for a whole body that is read into memory
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _UPGRADED = re.compile(r"(?!localhost$)(?=.*[A-Za-z])[A-Za-z0-9._-]+")
-_FAILURES = 20  # of one address in a window
+# Of one address in a window: so many are written down one by one, and so many are told what was
+# wrong. The second is far above what tests with wrong tokens come to: clients that are told to
+# wait do wait.
+REFUSALS_NOTED = 20
+REFUSALS_ANSWERED = 1000
 _WINDOW = timedelta(minutes=1)
 _ADDRESSES = 1024
 
@@ -82,7 +86,7 @@ class FailedLogins:
         self._counts: OrderedDict[str, tuple[datetime, int]] = OrderedDict()
 
     def note(self, address: str, now: datetime) -> int:
-        """Count a refusal; the value is by how many it is too many."""
+        """Count a refusal; the value is how many there were in this window."""
         with self._lock:
             since, count = self._counts.pop(address, (now, 0))
             if not timedelta(0) <= now - since < _WINDOW:
@@ -90,7 +94,7 @@ class FailedLogins:
             self._counts[address] = (since, count + 1)
             while len(self._counts) > _ADDRESSES:
                 self._counts.popitem(last=False)
-        return max(0, count + 1 - _FAILURES)
+        return count + 1
 
 
 def refuse_often() -> ArmError:
@@ -98,7 +102,7 @@ def refuse_often() -> ArmError:
     return ArmError(
         429,
         "TooManyRequests",
-        f"More than {_FAILURES} requests without a good token came from this address within a "
+        f"More than {REFUSALS_ANSWERED} requests without a good token came from this address in a "
         "minute; wait for a minute, or use a good one.",
         headers={"Retry-After": str(int(_WINDOW.total_seconds()))},
     )

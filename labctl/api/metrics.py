@@ -50,6 +50,7 @@ class LabCollector(Collector):
             yield GaugeMetricFamily("labctl_scale_sets", "Scale sets.", value=len(rows))
             names = [row.name for row in rows[:_MOST_SETS]]
             views = [self._look(connection, name) for name in names]
+            unseen = {name for name in names if self._desk.board.find(name) is None}
             latest = {
                 name: next(iter(load_upgrades(connection, name, limit=1)), None) for name in names
             }
@@ -58,7 +59,7 @@ class LabCollector(Collector):
             )
             yield from _tell_operations(connection)
             yield from _tell_past(connection, frozenset(names))
-        yield from _tell_sets(views)
+        yield from _tell_sets(views, unseen)
         yield from _tell_upgrades(latest)
 
     def _look(self, connection: Connection, name: str) -> ScaleSet:
@@ -72,7 +73,7 @@ def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"labctl_{name}", text, labels=("scale_set", *labels))
 
 
-def _tell_sets(views: list[ScaleSet]) -> Iterator[Metric]:
+def _tell_sets(views: list[ScaleSet], unseen: set[str]) -> Iterator[Metric]:
     capacity = _gauge("scale_set_capacity", "Instances that are wanted.")
     present = _gauge("scale_set_instances", "Instances that are there.")
     health = _gauge("scale_set_instances_by_health", "Instances by health.", "health")
@@ -89,7 +90,9 @@ def _tell_sets(views: list[ScaleSet]) -> Iterator[Metric]:
         healths = Counter(each.health.state for each in view.instances)
         for state in HealthState:
             health.add_metric((name, state.value), healths[state])
-        powers = Counter(each.domain.power for each in view.instances)
+        powers = Counter(
+            Power.UNKNOWN if name in unseen else each.domain.power for each in view.instances
+        )
         for has in Power:
             power.add_metric((name, has.value), powers[has])
         versions = Counter(each.current.image_version for each in view.instances).most_common()

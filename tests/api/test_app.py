@@ -1,7 +1,9 @@
+from datetime import UTC, datetime, timedelta
+
 import requests
 
 from labctl.model.access import Scope
-from labctl.store.audit import load_audit_entries
+from labctl.store.audit import add_audit_entry, load_audit_entries
 from tests.api.serving import Api
 
 
@@ -29,3 +31,23 @@ def test_an_unknown_path_is_an_arm_error(api: Api):
     answer = api.ask("GET", "/nowhere", scope=Scope.READ)
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "InvalidResourceType"
+
+
+def test_what_was_written_down_long_ago_is_removed_now_and_then(api: Api):
+    now = datetime.now(UTC)
+    with api.desk.database.write() as connection:
+        for days in (91, 89):
+            add_audit_entry(
+                connection,
+                at=now - timedelta(days=days),
+                who="ci",
+                address="127.0.0.1",
+                method="PUT",
+                path=f"/{days}",
+                status=200,
+                code="",
+                request_id="",
+            )
+    assert api.ask("DELETE", "/nowhere").status_code == 404
+    with api.desk.database.read() as connection:
+        assert [e.path for e in load_audit_entries(connection)] == ["/89", "/nowhere"]

@@ -116,6 +116,11 @@ def test_without_a_place_only_what_comes_is_told_and_only_of_the_set_that_is_nam
         assert [event["message"] for _, event in _read(answer, 1)] == ["after"]
 
 
+def test_only_to_ask_whether_there_are_events_holds_nothing(api: Api):
+    answer = api.ask("HEAD", "/labctl/v1/events", scope=Scope.READ, version=None)
+    assert (answer.status_code, api.desk.newsroom.followers) == (200, 0)
+
+
 def test_a_place_that_is_none_is_refused(api: Api):
     query = {"after": "-1"}
     answer = api.ask("GET", "/labctl/v1/events", scope=Scope.READ, version=None, query=query)

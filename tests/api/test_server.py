@@ -18,6 +18,8 @@ from labctl.api.server import Endpoint, open_socket, parse_endpoint, serving_api
 from labctl.controller.clock import now
 from labctl.drivers.certificates import ensure_identity
 from labctl.errors import HostError, InvalidError
+from labctl.model.access import Scope
+from labctl.store.audit import load_audit_entries
 from tests.api.serving import serving
 
 SOON = 10  # seconds; a test that waits so long has failed
@@ -59,7 +61,7 @@ ROUTES = Routes(
     (
         Route(method="GET", path="/text", handler=answer_text, scope=None, summary=""),
         Route(method="PUT", path="/body", handler=take_body, scope=None, summary="", limit=1000),
-        Route(method="PUT", path="/closed", handler=take_body, summary=""),
+        Route(method="PUT", path="/closed", handler=take_body, summary="", scope=Scope.OPERATE),
         Route(method="GET", path="/stream", stream=stream_for_ever, scope=None, summary=""),
         Route(method="GET", path="/flood", stream=flood, scope=None, summary=""),
     )
@@ -136,6 +138,30 @@ def test_nobody_is_told_what_serves(tls):
     headers = tls.ask("GET", "/text").headers
     assert "Server" not in headers
     assert "x-labctl-version" not in headers
+
+
+def test_a_scope_that_is_too_small_is_refused_and_written_down(tls):
+    headers = {"Authorization": "Bearer secret-of-read"}
+    answer = tls.ask("PUT", "/closed", headers=headers)
+    assert answer.status_code == 403
+    assert answer.json()["error"]["code"] == "AuthorizationFailed"
+    assert "needs 'operate'" in answer.json()["error"]["message"]
+    for scope in (Scope.OPERATE, Scope.ADMIN):
+        headers = {"Authorization": f"Bearer secret-of-{scope}"}
+        assert tls.ask("PUT", "/closed", headers=headers).status_code == 200
+    with tls.desk.database.read() as connection:
+        entries = [e for e in load_audit_entries(connection) if e.path == "/closed" and e.who]
+    assert [(e.who, e.status, e.code) for e in entries] == [
+        ("read", 403, "AuthorizationFailed"),
+        ("operate", 200, ""),
+        ("admin", 200, ""),
+    ]
+
+
+def test_browsers_stay_with_https_under_a_name_of_its_own(tls):
+    named = tls.ask("GET", "/text", headers={"Host": "lab7.example.org"})
+    assert named.headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert "Strict-Transport-Security" not in tls.ask("GET", "/text").headers
 
 
 def test_a_port_in_use_and_an_address_of_another_host_are_told():

@@ -11,12 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from labctl import __version__
+from labctl.api.app import App
+from labctl.api.routes import make_routes
+from labctl.api.server import Endpoint, open_socket, serving_api
 from labctl.cli.app import TREE, Branch, main
 from labctl.cli.remote import split_command
 from labctl.cli.remote_words import take_target
+from labctl.controller.clock import now as read_clock
 from labctl.controller.desired import load_wish
 from labctl.controller.lock import try_lock
 from labctl.controller.remote_rules import RULES, find_scope
+from labctl.drivers.certificates import ensure_identity
 from labctl.errors import ExitCode, InvalidError, RefusedError
 from labctl.model.access import Scope
 from labctl.model.event import EventKind
@@ -44,6 +50,15 @@ def client(api: Api, tmp_path, monkeypatch):  # noqa: F811
     folder.mkdir()
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """A client whose server does not answer."""
+    monkeypatch.setenv("LABCTL_SERVER", "http://127.0.0.1:1")
+    monkeypatch.setenv("LABCTL_TOKEN", "x")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def _as(monkeypatch, api: Api, scope: Scope) -> None:  # noqa: F811
@@ -142,11 +157,11 @@ HOST = {
 }
 
 
-@pytest.mark.parametrize("policy", HOST)
-def test_what_reaches_into_the_host_needs_admin(client, capsys, policy):
-    (client / "web.yaml").write_text(SPEC + f"upgradePolicy:\n  {policy}\n")
-    assert main(["apply", "web.yaml", "--dry-run"]) == ExitCode.REFUSED
-    assert f": {HOST[policy]}\n" in capsys.readouterr().err
+def test_what_reaches_into_the_host_needs_admin(client, capsys):
+    for policy, key in HOST.items():
+        (client / "web.yaml").write_text(SPEC + f"upgradePolicy:\n  {policy}\n")
+        assert main(["apply", "web.yaml", "--dry-run"]) == ExitCode.REFUSED
+        assert f": {key}\n" in capsys.readouterr().err
 
 
 def test_only_files_that_were_sent_can_be_named(api: Api):  # noqa: F811
@@ -283,14 +298,17 @@ def test_uploads_of_others_cannot_be_named_by_path(api: Api):  # noqa: F811
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "ResourceNotFound")
 
 
-@pytest.mark.parametrize(
-    "body",
-    [[], {}, {"argv": []}, {"argv": [1]}, {"argv": "list"}, {"argv": ["list"], "files": [1]}],
-    ids=str,
-)
-def test_malformed_requests_are_refused(api: Api, body):  # noqa: F811
-    answer = api.ask("POST", "/labctl/v1/commands", body=body, version=None)
-    assert answer.status_code == 400
+def test_malformed_requests_are_refused(api: Api):  # noqa: F811
+    for body in (
+        [],
+        {},
+        {"argv": []},
+        {"argv": [1]},
+        {"argv": "list"},
+        {"argv": ["list"], "files": [1]},
+    ):
+        answer = api.ask("POST", "/labctl/v1/commands", body=body, version=None)
+        assert answer.status_code == 400, body
 
 
 @contextmanager
@@ -354,8 +372,30 @@ def test_events_are_told_as_they_come_and_output_is_verbatim(api: Api, client): 
         assert line == "2026-11-23T12:00:00Z web step Grüße \u2713\n"
 
 
-def test_an_unreachable_server_is_a_matter_of_the_host(client, monkeypatch, capsys):
-    monkeypatch.setenv("LABCTL_SERVER", "http://127.0.0.1:1")
+def test_the_certificate_is_always_verified(api: Api, client, capsys):  # noqa: F811
+    def find_identity():
+        return ensure_identity(api.desk.settings, (), host_name="lab.example", now=read_clock())
+
+    find_identity()
+    door = open_socket(Endpoint(host="127.0.0.1", port=0))
+    port = door.getsockname()[1]
+    with door, serving_api(api.desk, App(api.desk, make_routes()), door, find_identity):
+        url = f"https://127.0.0.1:{port}"
+        assert main(["--server", url, "schema"]) == ExitCode.HOST
+        assert "is not to be trusted" in capsys.readouterr().err
+        authority = str(api.desk.settings.ca_certificate)
+        assert main(["--server", url, "--ca", authority, "example"]) == 0
+        assert capsys.readouterr().out.startswith("#")
+        assert main(["list", "--server", url, "--ca", str(client / "none.pem")]) == ExitCode.INVALID
+
+
+def test_another_version_at_the_server_is_told(client, monkeypatch, capsys):
+    monkeypatch.setattr("labctl.cli.remote.__version__", "9.9.9")
+    assert main(["example"]) == 0
+    assert f"runs labctl {__version__}, this is 9.9.9" in capsys.readouterr().err
+
+
+def test_an_unreachable_server_is_a_matter_of_the_host(outside, capsys):
     assert main(["list"]) == ExitCode.HOST
     assert capsys.readouterr().err == (
         "labctl: no connection with http://127.0.0.1:1\n  Connection refused\n"
@@ -372,21 +412,21 @@ def test_an_unreachable_server_is_a_matter_of_the_host(client, monkeypatch, caps
         ("https://[::1", "is no URL"),
     ],
 )
-def test_only_safe_addresses_are_taken(client, capsys, url, text):
+def test_only_safe_addresses_are_taken(outside, capsys, url, text):
     assert main(["--server", url, "list"]) == ExitCode.INVALID
     error = capsys.readouterr().err
     assert text in error
     assert "secret" not in error
 
 
-def test_a_token_file_that_others_may_read_is_refused(client, monkeypatch, capsys):
-    (client / "token").write_text("x\n")
-    (client / "token").chmod(0o640)
+def test_a_token_file_that_others_may_read_is_refused(outside, capsys):
+    (outside / "token").write_text("x\n")
+    (outside / "token").chmod(0o640)
     assert main(["list", "--token-file", "token"]) == ExitCode.INVALID
     assert "next: run: chmod 600 token" in capsys.readouterr().err
 
 
-def test_a_local_lab_and_a_server_exclude_one_another(client, capsys):
+def test_a_local_lab_and_a_server_exclude_one_another(outside, capsys):
     assert main(["list", "--state-dir", "/tmp/x"]) == ExitCode.INVALID
     assert "--state-dir and --server cannot both be given" in capsys.readouterr().err
     assert main(["serve"]) == ExitCode.REFUSED
@@ -405,7 +445,7 @@ def test_options_of_the_client_are_found_wherever_options_may_stand():
         take_target(["list", "--server"], {})
 
 
-def test_help_needs_no_server_and_never_becomes_a_command_of_this_host(client, capsys):
+def test_help_needs_no_server_and_never_becomes_a_command_of_this_host(outside, capsys):
     assert main(["--help"]) == 0
     assert main(["upgrade", "reject", "--help"]) == 0
     assert main(["image", "import", "--help"]) == 0

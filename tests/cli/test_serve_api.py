@@ -14,6 +14,9 @@ import requests
 
 from labctl.api.server import Endpoint, open_socket
 from labctl.cli.app import main
+from labctl.controller.clock import now
+from labctl.drivers.certificates import ensure_identity
+from labctl.settings import Settings
 
 SOON = 60  # seconds; a test that waits so long has failed
 
@@ -197,3 +200,20 @@ def test_a_lab_that_was_not_set_up_serves_no_api_and_says_how_to_get_it(tmp_path
     assert code == 0, daemon.lines
     assert "API: https" not in "".join(daemon.lines)
     assert not (tmp_path / "state" / "api").exists()
+
+
+def test_a_certificate_of_one_s_own_needs_no_set_up(run, tmp_path):
+    other = Settings(state_dir=tmp_path / "other", uri="")
+    own = ensure_identity(other, (), host_name="lab7", now=now()).certificate
+    made = json.loads(run("token", "create", "ci", "--scope", "read", "-o", "json")[1])
+    daemon = Daemon(tmp_path, "--listen", "127.0.0.1:0", "--tls-cert", own)
+    try:
+        url = daemon.wait_for("API: https://").rpartition(" ")[2].strip()
+        headers = {"Authorization": f"Bearer {made['token']}"}
+        trusted = str(other.ca_certificate)
+        answer = requests.get(f"{url}/metrics", headers=headers, verify=trusted, timeout=SOON)
+        assert answer.status_code == 200
+    finally:
+        code = daemon.end(signal.SIGTERM)
+    assert code == 0, daemon.lines
+    assert not (tmp_path / "state" / "api" / "ca.pem").exists()
