@@ -224,6 +224,7 @@ def test_what_would_be_silently_wrong_is_refused_with_its_path(path, value):
         ("properties.overprovision", True),
         ("properties.somethingNew", {"a": [1, None]}),
         ("plan", {"name": "p"}),
+        ("tags", {"secretary": "Ada", "token-free": "yes"}),
     ],
 )
 def test_what_is_harmless_is_kept_and_given_back(path, value):
