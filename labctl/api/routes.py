@@ -1,15 +1,47 @@
 """Every route of the API."""
 
-from labctl.api.handlers import network, resource_groups, subscriptions
+from labctl.api.handlers import (
+    absent,
+    actions,
+    compute_catalog,
+    instance_views,
+    instances,
+    metadata,
+    native,
+    network,
+    oauth,
+    resource_groups,
+    resources,
+    rolling_upgrades,
+    scale_sets,
+    set_extensions,
+    subscriptions,
+)
+from labctl.api.handlers.operations import make_operation_routes
+from labctl.api.openapi import with_document
 from labctl.api.route import Routes
 
 
 def make_routes() -> Routes:
     """All of them; a list of each module in `handlers`."""
-    return Routes(
+    known = Routes(
         (
+            *metadata.ROUTES,
+            *oauth.ROUTES,
+            *native.ROUTES,
             *subscriptions.ROUTES,
             *resource_groups.ROUTES,
+            *resources.ROUTES,
             *network.ROUTES,
+            *compute_catalog.ROUTES,
+            *absent.ROUTES,
+            *scale_sets.ROUTES,
+            *set_extensions.ROUTES,
+            *instances.ROUTES,
+            *instance_views.ROUTES,
+            *actions.ROUTES,
+            *rolling_upgrades.ROUTES,
         )
     )
+    # What an operation was for is answered by the route of its resource.
+    return with_document((*known.all, *make_operation_routes(known)))

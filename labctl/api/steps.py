@@ -7,6 +7,7 @@ from labctl.api.desk import Desk
 from labctl.api.group_delete import make_group_step
 from labctl.api.groups import GROUP_DELETE
 from labctl.api.route import Routes
+from labctl.api.scale_set_steps import make_scale_set_steps
 from labctl.controller.lab import Lab
 from labctl.controller.operations import Step
 
@@ -21,4 +22,8 @@ class Steps:
 
 def make_steps(desk: Desk, lab: Lab, routes: Routes) -> Steps:  # noqa: ARG001
     """All of them; the modules in `api` and `controller` that begin operations bring theirs."""
-    return Steps(quick={}, slow={GROUP_DELETE: make_group_step(desk)})
+    scale_sets = make_scale_set_steps(desk, lab)
+    return Steps(
+        quick={**scale_sets.quick},
+        slow={GROUP_DELETE: make_group_step(desk), **scale_sets.slow},
+    )

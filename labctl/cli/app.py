@@ -35,6 +35,7 @@ _MODEL = "labctl.cli.model"
 _REPAIRS = "labctl.cli.repairs"
 _NOTIFY = "labctl.cli.notify"
 _PROTECTION = "labctl.cli.protection"
+_TOKEN = "labctl.cli.token"  # noqa: S105  a module
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,15 @@ TREE: Mapping[str, Leaf | Branch] = {
     "serve": _leaf(
         "labctl.cli.serve", "serve", "Run the controller as a daemon; upgrades by itself"
     ),
+    "token": Branch(
+        summary="Tokens with which programs use the API",
+        entries={
+            "create": _leaf(_TOKEN, "create", "Make a token; its secret is shown once"),
+            "list": _leaf(_TOKEN, "list_", "List the tokens"),
+            "revoke": _leaf(_TOKEN, "revoke", "Let a token be good for nothing"),
+        },
+    ),
+    "audit": _leaf("labctl.cli.audit", "audit", "List who asked the API for what"),
     "repairs": Branch(
         summary="Automatic repairs of unhealthy instances",
         entries={

@@ -220,6 +220,7 @@ def pull(
                 now=now(),
                 say=progress.say,
                 show=progress.show,
+                sku=found,
             )
     _print_pulled(context, pulled)
 

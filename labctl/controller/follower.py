@@ -192,6 +192,7 @@ class Follower:
                     now=self.clock(),
                     say=lambda line: self._say(visit, line),
                     show=lambda *_: self._require_wanted(visit),
+                    sku=sku,
                 )
                 end = "published" if wish.publish else "not published"
                 self.tell(self.clock(), subject, f"pulled and {end}: {done.origin}")

@@ -7,7 +7,7 @@ from datetime import datetime
 from labctl.model.instance import Instance, Power, Wanted
 from labctl.model.plan import Plan, ScaleSet
 from labctl.model.upgrade import Upgrade, UpgradeCode, UpgradePurpose
-from labctl.planner import judge_health
+from labctl.planner import find_change, judge_health
 from labctl.planner.health import find_failure
 from labctl.planner.situation import Situation, survey
 
@@ -104,6 +104,48 @@ def model_in_force(find_newest: Callable[[], Upgrade | None], *, after: int) -> 
                 f"labctl update-instances {ended.scale_set} INSTANCE, the others by the next apply",
             )
         return converged(scale_set, plan, now)
+
+    return goal
+
+
+def model_applied(
+    find_newest: Callable[[], Upgrade | None], *, after: int, since: datetime, revision: int | None
+) -> Goal:
+    """What a change of the model asks for is there; instances that it does not concern may ail.
+
+    That is: as many instances as the capacity is, those made after `since` healthy, and, where
+    `revision` is a new model, all that have it; an upgrade that brings it (id above `after`) has
+    ended. In mode Manual nobody waits for the others.
+    """
+
+    def goal(scale_set: ScaleSet | None, plan: Plan, now: datetime) -> Outcome | None:
+        if scale_set is None or scale_set.is_deleting:
+            return Outcome(succeeded=False, message="the scale set was deleted meanwhile")
+        running = scale_set.upgrade
+        is_rolling = running is not None and running.purpose is UpgradePurpose.MODEL
+        if scale_set.rollout is not None or is_rolling:
+            return None
+        newest = find_newest()
+        if (
+            newest is not None
+            and newest.id > after
+            and newest.purpose is UpgradePurpose.MODEL
+            and newest.code.is_final
+            and newest.code is not UpgradeCode.COMPLETED
+        ):
+            return replace(_describe_end(newest), succeeded=False)
+        if plan.decisions or find_change(scale_set) is not None:
+            return None
+        concerned = [
+            situation
+            for situation in survey(scale_set)
+            if situation.instance.created_at >= since
+            or (revision is not None and situation.current.model_revision >= revision)
+        ]
+        names = {situation.instance.name for situation in concerned}
+        if any(action.instance in names for action in plan.actions):
+            return None
+        return _judge(scale_set, now, concerned)
 
     return goal
 

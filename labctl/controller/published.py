@@ -26,6 +26,7 @@ from labctl.model.publisher import Architecture, Checksum, PublishedVersion, Sku
 from labctl.settings import Settings
 from labctl.store import gallery
 from labctl.store.database import Database
+from labctl.store.origins import PulledSku, save_pulled_sku
 
 Say = Callable[[str], None]
 Show = Callable[[int, int | None], None]
@@ -103,11 +104,13 @@ def pull(
     now: datetime,
     say: Say,
     show: Show,
+    sku: Sku | None = None,
 ) -> Pulled:
     """Download, verify, unpack and import one version; what is in the gallery is not fetched again.
 
     Raises PublisherError, UntrustedError, RefusedError, InvalidError. Whatever fails, the gallery
-    stays as it was. What was downloaded before a cut or a kill is used by the next pull.
+    stays as it was. What was downloaded before a cut or a kill is used by the next pull. `sku` is
+    remembered: clients of the API find the definition under the publisher's names, too.
     """
     folder = source.settings.cache_dir / "publishers" / "downloads"
     with database.read() as connection:
@@ -116,6 +119,7 @@ def pull(
         _require_same(kept, published, require_signature=require_signature)
         ensure_forgotten(folder, published.url)  # the rest of a pull that was killed at its end
         imported = _import_again(source, database, kept, publish=publish, now=now)
+        _remember(database, definition, sku, published.architecture)
         return Pulled(imported=imported, published=published, origin=kept.source)
 
     checksum = _get_checksum(source, published)
@@ -151,7 +155,24 @@ def pull(
                 now=now,
                 origin=origin,
             )
+    _remember(database, definition, sku, published.architecture)
     return Pulled(imported=imported, published=published, origin=origin)
+
+
+def _remember(
+    database: Database, definition: str, sku: Sku | None, architecture: Architecture
+) -> None:
+    if sku is None:
+        return
+    pulled = PulledSku(
+        definition=definition,
+        publisher=sku.publisher,
+        offer=sku.offer,
+        sku=sku.name,
+        architecture=architecture,
+    )
+    with database.write() as connection:
+        save_pulled_sku(connection, pulled)
 
 
 def _get_checksum(source: Source, published: PublishedVersion) -> Checksum:

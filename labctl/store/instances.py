@@ -106,13 +106,15 @@ def find_scale_set_of(connection: Connection, name: str) -> str:
     return str(found)
 
 
-def load_instances(connection: Connection, scale_set: str) -> tuple[Instance, ...]:
-    """All instances of a scale set by ordinal, with nothing observed yet."""
-    rows = connection.execute(
-        select(instance).where(instance.c.scale_set == scale_set).order_by(instance.c.ordinal)
-    ).all()
-    names = [row.name for row in rows]
-    generations = _load_generations(connection, names)
+def load_instances(
+    connection: Connection, scale_set: str, *, names: Sequence[str] | None = None
+) -> tuple[Instance, ...]:
+    """All instances of a scale set, or these, by ordinal; with nothing observed yet."""
+    query = select(instance).where(instance.c.scale_set == scale_set).order_by(instance.c.ordinal)
+    if names is not None:
+        query = query.where(instance.c.name.in_(names))
+    rows = connection.execute(query).all()
+    generations = _load_generations(connection, [row.name for row in rows])
     return tuple(
         Instance(
             name=row.name,

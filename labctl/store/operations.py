@@ -110,11 +110,29 @@ def find_last_operation(connection: Connection, resource: str) -> Operation | No
     return None if row is None else _read(row)
 
 
-def change_goal(connection: Connection, identifier: str, goal: dict[str, Json]) -> None:
-    """Write down how far an operation of several steps has come."""
-    connection.execute(
-        update(operation).where(operation.c.id == identifier).values(goal=json.dumps(goal))
+def find_last_of_kind(
+    connection: Connection, scale_set: str, kind: str, *, since: datetime
+) -> Operation | None:
+    """The newest operation of a kind on a scale set, open or not, begun at `since` or later."""
+    query = (
+        select(operation)
+        .where(
+            operation.c.scale_set == scale_set,
+            operation.c.kind == kind,
+            operation.c.started_at >= since,
+        )
+        .order_by(operation.c.started_at.desc(), operation.c.id)
     )
+    row = connection.execute(query).first()
+    return None if row is None else _read(row)
+
+
+def change_goal(
+    connection: Connection, identifier: str, goal: dict[str, Json], *, kind: str | None = None
+) -> None:
+    """Write down what is known by now of what is waited for; `kind`: and by which step."""
+    values = {"goal": json.dumps(goal)} | ({} if kind is None else {"kind": kind})
+    connection.execute(update(operation).where(operation.c.id == identifier).values(**values))
 
 
 def end_operation(

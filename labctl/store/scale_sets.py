@@ -1,5 +1,6 @@
 """Scale sets, their models, and the view of one that the planner is asked about."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -166,8 +167,12 @@ def load_view(
     *,
     capacity: HostCapacity,
     models: dict[int, ScaleSetSpec] | None = None,
+    instances: Sequence[str] | None = None,
 ) -> ScaleSet:
-    """The planner's view, with every domain still unobserved. Raises NotFoundError."""
+    """The planner's view, with every domain still unobserved. Raises NotFoundError.
+
+    With `instances` it has only these: enough to show them, too little to plan.
+    """
     row = get_scale_set(connection, name)
     known = load_models(connection, name) if models is None else models
     return ScaleSet(
@@ -179,7 +184,7 @@ def load_view(
         image_digest=row.image_digest,
         is_deleting=row.is_deleting,
         next_ordinal=row.next_ordinal,
-        instances=load_instances(connection, name),
+        instances=load_instances(connection, name, names=instances),
         upgrade=find_running_upgrade(connection, name),
         capacity=capacity,
         rollout=None
