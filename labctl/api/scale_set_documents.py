@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from labctl.api.call import Call
 from labctl.api.desk import Desk
+from labctl.api.host_facts import check_zones
 from labctl.api.images import describe_image, find_image
 from labctl.api.probes import find_probe
 from labctl.api.respond import make_etag
@@ -139,6 +140,7 @@ def write_set(
         )
     if reading.spec != present:
         _require_unexpired(reading.spec, call)
+    check_zones(reading.spec)
     name = reading.spec.name
     running = find_running_upgrade(connection, name)
     past = load_upgrades(connection, name, limit=1)
