@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from labctl.api.call import Call
 from labctl.api.desk import Desk
+from labctl.api.host_facts import check_zones
 from labctl.api.images import describe_image, find_image
 from labctl.api.probes import find_probe
 from labctl.api.respond import make_etag
@@ -25,6 +26,7 @@ from labctl.arm.vmss import (
     render_scale_set,
 )
 from labctl.controller.desired import Applied, apply_spec
+from labctl.controller.resources import require_unexpired
 from labctl.controller.set_operations import SET_APPLY
 from labctl.model.access import Scope
 from labctl.model.health_source import HealthProbe
@@ -136,6 +138,9 @@ def write_set(
                 for path in reading.host_access
             ),
         )
+    if reading.spec != present:
+        _require_unexpired(reading.spec, call)
+    check_zones(reading.spec)
     name = reading.spec.name
     running = find_running_upgrade(connection, name)
     past = load_upgrades(connection, name, limit=1)
@@ -193,6 +198,13 @@ def reload(connection: Connection, desk: Desk, found: FoundSet) -> FoundSet:
     if find_scale_set(connection, found.name) is None:
         return found
     return find_set_by_name(connection, desk, found.name) or found
+
+
+def _require_unexpired(spec: ScaleSetSpec, call: Call) -> None:
+    """What can be told of credentials without asking anybody; servers are asked when it begins."""
+    if spec.upgrade_policy.automatic_os_upgrade_policy.enable_automatic_os_upgrade:
+        for extension in spec.extensions:
+            require_unexpired(extension, call.now)
 
 
 def _render(

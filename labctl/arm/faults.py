@@ -26,6 +26,10 @@ class Faults:
         if detail not in self.found:
             self.found.append(detail)
 
+    def note_as_azure(self, target: str, message: str, code: str) -> None:
+        """Remember a fault in the words that clients of Azure know, which name no path."""
+        self.found.append(ErrorDetail(code=code, message=message, target=target))
+
     def check(self) -> None:
         """Raise ArmError with everything that was noted."""
         if not self.found:

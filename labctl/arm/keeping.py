@@ -25,7 +25,7 @@ def keep_entry(entry: Document, node: Node, at: str, faults: Faults) -> Document
 def _keep(value: object, node: Node, at: str, faults: Faults) -> object:
     row = node.row
     if row is not None and row.treatment is Treatment.KEPT:
-        return _strip(value)
+        return value if row.path == "tags" else _strip(value)  # their names are the user's own
     if row is not None and row.treatment is Treatment.REFUSED:
         if _is_harmless(value, row.harmless):
             return value

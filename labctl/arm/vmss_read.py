@@ -70,18 +70,24 @@ def read_scale_set(
     _read_extensions(reader)
     _read_probe(reader)
     _add_plain(reader)
-    reader.faults.check()
+    spec = _make_spec(reader)
+    return Reading(
+        spec=spec,
+        kept=reader.kept,
+        host_access=find_host_access(spec, current, reader.sources),
+    )
+
+
+def _make_spec(reader: Reader) -> ScaleSetSpec:
+    """What was read, as the model has it. Raises ArmError with all that is wrong."""
     try:
         spec = ScaleSetSpec.model_validate(reader.spec, by_alias=True, by_name=False)
     except ValidationError as error:
         note_model_faults(error, reader.spec, reader.sources, reader.faults)
         reader.faults.check()
         raise AssertionError("a spec that is wrong for no reason") from error
-    return Reading(
-        spec=spec,
-        kept=reader.kept,
-        host_access=find_host_access(spec, current, reader.sources),
-    )
+    reader.faults.check()
+    return spec
 
 
 def _read_top(reader: Reader) -> None:

@@ -5,6 +5,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from sqlalchemy import Connection
+
 from labctl.arm.upgrades import find_details
 from labctl.controller.board import Board
 from labctl.controller.clock import now as read_clock
@@ -21,27 +23,30 @@ from labctl.controller.record import is_overtaken
 from labctl.controller.resources import require_for_upgrade
 from labctl.controller.upgrades import (
     NothingToUpgradeError,
+    Target,
     find_same_upgrade,
     find_target,
     start_upgrade,
 )
 from labctl.controller.work import look_once
+from labctl.errors import RefusedError
 from labctl.model.instance import Rung
 from labctl.model.plan import ScaleSet
-from labctl.model.upgrade import StartedBy, Upgrade, UpgradeCode
-from labctl.planner.health import find_failure
+from labctl.model.upgrade import StartedBy, Upgrade, UpgradeCode, UpgradeErrorCode
+from labctl.planner.health import find_failure, judge
 from labctl.planner.situation import survey
 from labctl.store.database import Database
 from labctl.store.instance_index import load_instance_keys
-from labctl.store.operations import Operation, change_goal, find_operation
+from labctl.store.operations import Operation, change_goal
 from labctl.store.scale_sets import find_scale_set
-from labctl.store.upgrades import find_upgrade, load_upgrades
+from labctl.store.upgrades import find_running_upgrade, find_upgrade, load_upgrades
 
 SET_APPLY = "set-apply"  # PUT and PATCH
 SET_DELETE = "set-delete"
 INSTANCES_APPLY = "instances-apply"  # start, stop, restart, reimage, update
 INSTANCES_DELETE = "instances-delete"
 UPGRADE_START = "upgrade-start"
+UPGRADE_AWAIT = "upgrade-await"  # one that has begun
 UPGRADE_CANCEL = "upgrade-cancel"
 AT_ONCE = "at-once"  # over before anybody asks
 
@@ -82,6 +87,7 @@ class SetSteps:
             SET_DELETE: self.end_delete,
             INSTANCES_APPLY: self.end_instances,
             INSTANCES_DELETE: self.end_removal,
+            UPGRADE_AWAIT: self.end_upgrade,
             UPGRADE_CANCEL: self.end_cancel,
             AT_ONCE: lambda _: Ending(),
         }
@@ -89,7 +95,7 @@ class SetSteps:
     @property
     def slow(self) -> Mapping[str, Step]:
         """Those that ask instances for their health before they begin."""
-        return {UPGRADE_START: self.upgrade}
+        return {UPGRADE_START: self.begin_upgrade}
 
     def end_apply(self, operation: Operation) -> Ending | None:
         """A changed model is in force."""
@@ -132,19 +138,17 @@ class SetSteps:
             upgrade = find_upgrade(connection, int(operation.goal["upgrade"]))
         return Ending() if upgrade is None or upgrade.code.is_final else None
 
-    def upgrade(self, operation: Operation) -> Ending | None:
-        """Begin an upgrade as the command does, then wait for its end."""
+    def end_upgrade(self, operation: Operation) -> Ending | None:
+        """The upgrade has a final code."""
+        number = int(operation.goal["upgrade"])
         with self._lab.database.read() as connection:
-            known = find_operation(connection, operation.id)
-            number = None if known is None else known.goal.get("upgrade")
-            found = None if number is None else find_upgrade(connection, int(number))
-        if number is None:
-            return self._start(operation)
-        if found is None:
+            upgrade = find_upgrade(connection, number)
+        if upgrade is None:
             return _fail("OperationNotAllowed", f"upgrade {number} is gone")
-        return describe_upgrade_end(found)
+        return describe_upgrade_end(upgrade)
 
-    def _start(self, operation: Operation) -> Ending | None:
+    def begin_upgrade(self, operation: Operation) -> Ending | None:
+        """Begin an upgrade as the command does; from then on `end_upgrade` waits for its end."""
         if not self._exists(operation):
             return _fail("OperationNotAllowed", "the scale set was deleted meanwhile")
         lab, name = self._lab, operation.scale_set or ""
@@ -154,7 +158,7 @@ class SetSteps:
         try:
             with lab.database.write() as connection:
                 target = find_target(connection, view, None, now=now)
-                number = find_same_upgrade(connection, name, target, restores=False)
+                number = find_joined(connection, name, target)
                 if number is None:
                     number = start_upgrade(
                         connection,
@@ -165,9 +169,12 @@ class SetSteps:
                         now=now,
                     )
                 # In one transaction: after a crash it is waited for, and not begun again.
-                change_goal(connection, operation.id, {**operation.goal, "upgrade": number})
+                goal = {**operation.goal, "upgrade": number}
+                change_goal(connection, operation.id, goal, kind=UPGRADE_AWAIT)
         except NothingToUpgradeError:
             return Ending()
+        except RefusedError as error:
+            return _describe_refusal(error, view)
         return None
 
     def _exists(self, operation: Operation) -> bool:
@@ -192,6 +199,14 @@ class SetSteps:
             return Ending()
         details = find_broken(sight.view, now, names=names)
         return _fail("VMScaleSetOperationFailed", outcome.message, details)
+
+
+def find_joined(connection: Connection, scale_set: str, target: Target) -> int | None:
+    """The running upgrade that brings the same, whoever began it; None: there is none to join."""
+    running = find_running_upgrade(connection, scale_set)
+    if running is None or running.cancel_asked_at is not None:
+        return None
+    return find_same_upgrade(connection, scale_set, target, restores=running.restores)
 
 
 def is_older_than_wishes(database: Database, view: ScaleSet) -> bool:
@@ -238,6 +253,25 @@ def describe_upgrade_end(upgrade: Upgrade) -> Ending | None:
             return Ending(error=error | ({"details": details} if details else {}), is_canceled=True)
         case _:
             return None
+
+
+def _describe_refusal(error: RefusedError, view: ScaleSet) -> Ending:
+    """With the documented code, where there is one, and every instance that is not well."""
+    known = (code.value for code in UpgradeErrorCode if error.detail.startswith(f"{code.value}:"))
+    code = next(known, None)
+    text = ". ".join(part for part in (error.brief, error.detail, error.hint) if part)
+    if code is None:
+        return _fail("OperationNotAllowed", text)
+    details = [
+        {
+            "code": "VMNotHealthy",
+            "message": f"{situation.instance.name}: {verdict.reason}",
+            "target": str(situation.instance.ordinal),
+        }
+        for situation in survey(view)
+        if situation.is_counted and (verdict := judge(situation)).is_unhealthy
+    ]
+    return _fail(code, text, details[:_DETAILS])
 
 
 def _fail(code: str, message: str, details: list[dict[str, Json]] | None = None) -> Ending:

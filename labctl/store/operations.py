@@ -127,11 +127,12 @@ def find_last_of_kind(
     return None if row is None else _read(row)
 
 
-def change_goal(connection: Connection, identifier: str, goal: dict[str, Json]) -> None:
-    """Write down how far an operation of several steps has come."""
-    connection.execute(
-        update(operation).where(operation.c.id == identifier).values(goal=json.dumps(goal))
-    )
+def change_goal(
+    connection: Connection, identifier: str, goal: dict[str, Json], *, kind: str | None = None
+) -> None:
+    """Write down what is known by now of what is waited for; `kind`: and by which step."""
+    values = {"goal": json.dumps(goal)} | ({} if kind is None else {"kind": kind})
+    connection.execute(update(operation).where(operation.c.id == identifier).values(**values))
 
 
 def end_operation(

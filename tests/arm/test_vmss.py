@@ -224,6 +224,7 @@ def test_what_would_be_silently_wrong_is_refused_with_its_path(path, value):
         ("properties.overprovision", True),
         ("properties.somethingNew", {"a": [1, None]}),
         ("plan", {"name": "p"}),
+        ("tags", {"secretary": "Ada", "token-free": "yes"}),
     ],
 )
 def test_what_is_harmless_is_kept_and_given_back(path, value):
@@ -269,10 +270,27 @@ def test_every_fault_has_the_path_of_its_value(path, value, target):
 
 def test_all_faults_are_told_at_once():
     body = _change("sku.capacity", "x", _change("properties.orchestrationMode", "Flexible"))
+    _change("properties.upgradePolicy.mode", "Sometimes", body)
     with pytest.raises(ArmError) as caught:
         _read(body)
     targets = {detail.target for detail in caught.value.details}
-    assert targets == {"sku.capacity", "properties.orchestrationMode"}
+    mode = "properties.upgradePolicy.mode"
+    assert targets == {"sku.capacity", "properties.orchestrationMode", mode}
+    assert len(caught.value.details) == 3
+
+
+def test_what_azure_refuses_too_is_refused_in_its_words():
+    body = make_body()
+    profile = body["properties"]["virtualMachineProfile"]
+    profile["extensionProfile"]["extensions"] = []
+    del profile["networkProfile"]
+    body["properties"]["automaticRepairsPolicy"]["enabled"] = False
+    for mode, begin in (("Rolling", "Rolling Upgrade mode"), ("Manual", "Automatic OS Upgrade")):
+        body["properties"]["upgradePolicy"]["mode"] = mode
+        with pytest.raises(ArmError, match="not supported for this Virtual Machine") as caught:
+            _read(body)
+        assert caught.value.code == "BadRequest"
+        assert caught.value.message.startswith(begin)
 
 
 def test_an_image_that_is_not_there_is_told_as_the_lookup_tells_it():

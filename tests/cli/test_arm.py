@@ -100,7 +100,7 @@ def test_a_body_of_the_sdk_is_imported(tmp_path, capsys):
     file = tmp_path / "body.json"
     file.write_text(json.dumps({"name": "ss1", **make_body()}, indent="\t"), encoding="utf-8")
     assert main(["import", str(file), "--image", "debian:1.0.0", "-o", "json"]) == 2
-    assert "needs image.version to be 'latest'" in capsys.readouterr().err
+    assert "with version set to 'latest'" in capsys.readouterr().err
     assert main(["import", str(file), "--image", "debian"]) == 0
     spec = parse_spec(capsys.readouterr().out, source="import", base=tmp_path)
     assert (spec.name, spec.image.definition, spec.capacity) == ("ss1", "debian", 5)

@@ -13,9 +13,14 @@ from labctl.api.wishes import add_ended, add_open
 from labctl.arm.errors import ArmError, conflict, not_supported
 from labctl.arm.upgrades import render_history, render_latest
 from labctl.controller.desired import NO_CAPACITY
-from labctl.controller.set_operations import UPGRADE_CANCEL, UPGRADE_START
+from labctl.controller.set_operations import (
+    UPGRADE_AWAIT,
+    UPGRADE_CANCEL,
+    UPGRADE_START,
+    find_joined,
+)
 from labctl.controller.upgrade_control import approve_batch
-from labctl.controller.upgrades import cancel_upgrade, find_same_upgrade, find_target
+from labctl.controller.upgrades import cancel_upgrade, find_target
 from labctl.model.access import Scope
 from labctl.model.upgrade import Upgrade
 from labctl.store.scale_sets import load_view
@@ -37,22 +42,20 @@ def start(desk: Desk, call: Call) -> Answer:
             raise conflict(f"The scale set '{found.id.name}' is being deleted.")
         view = load_view(connection, found.name, capacity=NO_CAPACITY, instances=())
         target = find_target(connection, view, None, now=call.now)
-        goal = {}
         running = find_running_upgrade(connection, found.name)
-        if running is not None:
-            same = find_same_upgrade(connection, found.name, target, restores=running.restores)
-            if same is None or running.cancel_asked_at is not None:
-                raise _refuse_while_running(running)
-            goal = {"upgrade": same}  # a client that asks again waits for the one that it began
+        joined = find_joined(connection, found.name, target)
+        if running is not None and joined is None:
+            raise _refuse_while_running(running)
         operation = add_open(
             connection,
-            UPGRADE_START,
+            # A client that asks again waits for the one that it began.
+            UPGRADE_START if joined is None else UPGRADE_AWAIT,
             resource=str(found.id),
             scale_set=found.name,
             method="POST",
             who=call.principal.name,
             now=call.now,
-            goal=goal,
+            goal={} if joined is None else {"upgrade": joined},
         )
     return accept(desk, call, operation, location=view.spec.region)
 

@@ -142,7 +142,7 @@ def ask(api, method, path, body):
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(requests_to_send())
 def test_hostile_bodies_are_answered_and_refusals_write_nothing(api, request_to_send):

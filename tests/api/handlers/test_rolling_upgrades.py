@@ -1,8 +1,10 @@
 import pytest
 
 from labctl.controller.clock import now
+from labctl.controller.set_operations import UPGRADE_AWAIT
 from labctl.controller.upgrades import cancel_upgrade
 from labctl.model.control import ApprovalPolicy, UpgradeControl
+from labctl.model.instance import Power
 from labctl.model.upgrade import MemberState, StartedBy, UpgradeCode, UpgradeErrorCode
 from labctl.store.operations import load_open_operations
 from labctl.store.scale_sets import move_image
@@ -144,10 +146,13 @@ def test_where_everything_is_new_there_is_nothing_to_do(api):
 
 def test_what_the_health_gate_refuses_fails_with_its_reason(web):
     answer = web.ask("POST", f"{SET}/osRollingUpgrade")
-    step(web)  # a look that shows instances off
+    see(web, power=Power.STOPPED)
+    step(web, seen=web.desk.board.find("web").view)
     ended = poll(web, answer)
     assert ended["status"] == "Failed"
-    assert "refused" in ended["error"]["message"]
+    error = ended["error"]
+    assert error["code"] == "MaxUnhealthyInstancePercentExceededBeforeRollingUpgrade"
+    assert [each["target"] for each in error["details"]] == ["0", "1"]
 
 
 def test_a_batch_that_waits_is_approved_and_single_instances_are_not(web):
@@ -169,7 +174,7 @@ def test_after_a_crash_between_start_and_end_it_is_waited_for_and_not_begun_agai
     start(web)
     with web.desk.database.read() as connection:
         (operation,) = load_open_operations(connection)
-    assert operation.goal["upgrade"] == 1
+    assert (operation.kind, operation.goal["upgrade"]) == (UPGRADE_AWAIT, 1)
     step(web)
     step(web)
     with web.desk.database.read() as connection:
