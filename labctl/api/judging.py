@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from labctl.api.desk import Desk
+from labctl.api.power import load_deallocated
 from labctl.api.scale_set_ids import FoundSet, read_ordinal
 from labctl.arm.errors import resource_not_found
 from labctl.arm.instance_views import ExtensionKind, Judged, find_kinds
@@ -42,8 +43,13 @@ def load_shown(
     view = add_sight(view, desk.board.find(found.name), now)
     uuids = {key.name: key.uuid for key in keys}
     kinds = find_kinds((frame.profile.get("extensionProfile") or {}).get("extensions"))
+    deallocated = load_deallocated(connection, found)
     return [
-        _judge(view, situation, uuids.get(situation.instance.name, ""), kinds)
+        replace(
+            _judge(view, situation, uuids.get(situation.instance.name, ""), kinds),
+            is_deallocated=deallocated.get(situation.instance.name)
+            == situation.instance.created_at.isoformat(),
+        )
         for situation in survey(view)
     ]
 

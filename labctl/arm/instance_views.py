@@ -13,7 +13,7 @@ from labctl.arm.statuses import (
     make_provisioning_status,
     summarize,
 )
-from labctl.model.instance import ExtensionRun, HealthState, Instance, Power
+from labctl.model.instance import ExtensionRun, HealthState, Instance, Power, Wanted
 from labctl.model.placement import Placement
 from labctl.model.spec import ScaleSetSpec
 
@@ -35,6 +35,7 @@ class Judged:
     health_reason: str = ""
     has_latest_model: bool = False
     uuid: str = ""
+    is_deallocated: bool = False  # that is how its user switched it off
     # By the name of each extension: publisher and type as its client wrote them.
     extensions: Mapping[str, "ExtensionKind"] = field(default_factory=dict)
 
@@ -118,7 +119,7 @@ def find_statuses(judged: Judged) -> tuple[Status, Status]:
     at = judged.instance.current.ready_at or judged.instance.created_at
     return (
         make_provisioning_status(judged.state, message=judged.trouble, at=at),
-        _make_power_status(judged.instance),
+        _make_power_status(judged),
     )
 
 
@@ -235,9 +236,12 @@ def _make_health_substatuses(judged: Judged) -> list[Status]:
     return found
 
 
-def _make_power_status(instance: Instance) -> Status:
+def _make_power_status(judged: Judged) -> Status:
+    instance = judged.instance
     power = instance.domain.power
     match power:
+        case Power.STOPPED if judged.is_deallocated and instance.wanted is Wanted.STOPPED:
+            code, text, level = "deallocated", "VM deallocated", Level.INFO
         case Power.RUNNING:
             code, text, level = "running", "VM running", Level.INFO
         case Power.STOPPED:

@@ -10,14 +10,15 @@ from sqlalchemy import Connection
 from labctl.api.call import Answer, Call
 from labctl.api.desk import Desk
 from labctl.api.handlers.schemas import INSTANCE, INSTANCE_IDS, SET
+from labctl.api.instance_ids import choose_all, names_all, read_instance_ids
 from labctl.api.judging import find_key
+from labctl.api.power import note_power
 from labctl.api.respond import accept
 from labctl.api.route import Route
 from labctl.api.scale_set_ids import (
     FoundSet,
     find_called_set,
     make_instance_id,
-    read_ordinal,
 )
 from labctl.api.wishes import add_open
 from labctl.arm.errors import conflict, invalid, not_supported
@@ -34,8 +35,6 @@ Json = Any  # what json.loads gives
 
 # Records a wish for these instances; returns those that are waited for.
 Record = Callable[[Connection, str, Sequence[str], datetime], Sequence[str]]
-
-_LONGEST_LIST = 2000  # ids; a scale set has at most 1000 instances
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +81,7 @@ ACTIONS = (
     Action(
         name="deallocate",
         record=_stop,
-        summary="The same as powerOff: what is off takes nothing of the host but its disks",
+        summary="As powerOff: what is off takes nothing of the host but its disks",
         refused=_HIBERNATE,
     ),
     Action(name="restart", record=_restart, summary="Shut instances down and start them again"),
@@ -119,6 +118,7 @@ def act_on_set(desk: Desk, call: Call, action: Action) -> Answer:
         instances = load_instances(connection, found.name)
         named = read_instance_ids(body, found, instances)
         names = choose_all(instances) if named is None else named
+        _note_power(connection, found, names, instances, action, call)
         waited = action.record(connection, found.name, names, call.now) if names else ()
         location = find_location(connection, found)
         operation = add_open(
@@ -140,6 +140,8 @@ def act_on_instance(desk: Desk, call: Call, action: Action) -> Answer:
     with desk.database.write() as connection:
         found = _find_present(connection, desk, call)
         key = find_key(connection, found, call.parameters["instance"])
+        instances = load_instances(connection, found.name, names=[key.name])
+        _note_power(connection, found, [key.name], instances, action, call)
         waited = action.record(connection, found.name, [key.name], call.now)
         location = find_location(connection, found)
         operation = add_open(
@@ -162,7 +164,7 @@ def update_models(desk: Desk, call: Call) -> Answer:
         found = _find_present(connection, desk, call)
         instances = load_instances(connection, found.name)
         named = read_instance_ids(body, found, instances)
-        if named is None and not _names_all(body):
+        if named is None and not names_all(body):
             raise invalid(
                 "'instanceIds' is required: name instances, or \"*\" for all.",
                 target="instanceIds",
@@ -193,7 +195,7 @@ def delete_instances(desk: Desk, call: Call) -> Answer:
         found = _find_present(connection, desk, call)
         instances = load_instances(connection, found.name)
         named = read_instance_ids(body, found, instances)
-        if named is None and not _names_all(body):
+        if named is None and not names_all(body):
             raise invalid(
                 "'instanceIds' is required: name instances, or \"*\" for all.",
                 target="instanceIds",
@@ -210,52 +212,21 @@ def delete_instance(desk: Desk, call: Call) -> Answer:
         return _delete(connection, desk, call, found, [key.name], "DELETE")
 
 
-def read_instance_ids(
-    body: Mapping[str, Json], found: FoundSet, instances: Sequence[Instance]
-) -> list[str] | None:
-    """The names of the instances that a body means; None: it names none, or all by "*".
-
-    Raises ArmError, before any change, for one that is not there.
-    """
-    given = body.get("instanceIds")
-    if given is None or _names_all(body):
-        return None
-    if not isinstance(given, list) or len(given) > _LONGEST_LIST:
-        raise invalid(
-            f"'instanceIds' must be an array of at most {_LONGEST_LIST} texts.",
-            target="instanceIds",
-        )
-    names = {instance.ordinal: instance.name for instance in instances}
-    chosen: list[str] = []
-    for each in given:
-        ordinal = read_ordinal(each, found.name) if isinstance(each, str) else None
-        if ordinal is None or ordinal not in names:
-            raise invalid(
-                f"The provided instanceId {str(each)[:60]!r} is not an active Virtual Machine "
-                "Scale Set VM instanceId.",
-                target="instanceIds",
-            )
-        chosen.append(names[ordinal])
-    return list(dict.fromkeys(chosen))
-
-
-def choose_all(instances: Sequence[Instance]) -> list[str]:
-    """Whom an action on a whole scale set means: not who leaves, not who is protected from it."""
-    return [
-        instance.name
-        for instance in instances
-        if instance.wanted is not Wanted.DELETED and not instance.protect_from_scale_set_actions
-    ]
-
-
 def find_location(connection: Connection, found: FoundSet) -> str:
     """The region of a scale set."""
     return load_models(connection, found.name)[found.row.model_revision].region
 
 
-def _names_all(body: Mapping[str, Json]) -> bool:
-    given = body.get("instanceIds")
-    return given == "*" or given == ["*"]
+def _note_power(
+    connection: Connection,
+    found: FoundSet,
+    names: Sequence[str],
+    instances: Sequence[Instance],
+    action: Action,
+    call: Call,
+) -> None:
+    deallocates = action.name == "deallocate"
+    note_power(connection, found, names, instances, deallocates=deallocates, now=call.now)
 
 
 def _delete(

@@ -269,6 +269,20 @@ def test_an_action_ends_when_it_was_seen_done(web):
     assert poll(web, off)["status"] == "Succeeded"
 
 
+def test_who_was_deallocated_is_shown_so_until_something_else_is_asked(web):
+    def power():
+        see(web)
+        listed = web.ask("GET", f"{INSTANCES}?$expand=instanceView").json()["value"]
+        return [codes(each["properties"]["instanceView"])[1] for each in listed]
+
+    web.ask("POST", f"{SET}/deallocate")
+    assert power() == ["PowerState/deallocated"] * 2
+    web.ask("POST", f"{INSTANCES}/0/powerOff")
+    assert power() == ["PowerState/stopped", "PowerState/deallocated"]
+    web.ask("POST", f"{SET}/start", body={"instanceIds": ["1"]})
+    assert power() == ["PowerState/stopped", "PowerState/running"]
+
+
 def test_an_unknown_instance_keeps_an_action_from_everybody(web):
     answer = web.ask("POST", f"{SET}/powerOff", body={"instanceIds": ["1", "7"]})
     assert answer.status_code == 400
