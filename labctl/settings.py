@@ -47,6 +47,21 @@ class Settings:
         """The private SSH key with which labctl logs in to its instances (0600)."""
         return self.state_dir / "ssh" / "id_ed25519"
 
+    @property
+    def api_dir(self) -> Path:
+        """Certificates and keys of the API's server (0700)."""
+        return self.state_dir / "api"
+
+    @property
+    def ca_certificate(self) -> Path:
+        """What clients of the API trust; everybody may read it."""
+        return self.api_dir / "ca.pem"
+
+    @property
+    def api_address(self) -> Path:
+        """Where the API answers while `labctl serve` runs, for commands on this host."""
+        return self.api_dir / "address"
+
     def scale_set_dir(self, scale_set: str) -> Path:
         """Disks, seeds and console logs of the instances of a scale set."""
         return self.state_dir / "scale-sets" / scale_set

@@ -1,26 +1,53 @@
-"""Who calls: bearer tokens."""
+"""Who calls: bearer tokens, as they were made or as a JWT that our login issued for one."""
 
 from datetime import datetime
 
 from labctl.api.desk import Desk
+from labctl.api.jwt_token import find_client_id
 from labctl.arm.errors import ArmError
 from labctl.model.access import Principal
-from labctl.store.tokens import find_token
+from labctl.store.tokens import AccessToken, find_client, find_token
+
+_LONGEST = 4096  # characters of a header; ours have 600 at most
 
 
-def authenticate(desk: Desk, authorization: str | None, *, now: datetime) -> Principal:
-    """Whom the header names. Raises ArmError (401)."""
+def authenticate(
+    desk: Desk, authorization: str | None, *, now: datetime, base_url: str = ""
+) -> Principal:
+    """Whom the header names. Raises ArmError (401) that tells where to log in."""
     kind, _, secret = (authorization or "").partition(" ")
-    if kind.lower() != "bearer" or not secret.strip():
-        raise _refuse("AuthenticationFailed", "The request has no header 'Authorization: Bearer'.")
-    with desk.database.read() as connection:
-        token = find_token(connection, secret.strip(), now=now)
+    secret = secret.strip()
+    if kind.lower() != "bearer" or not secret:
+        raise _refuse(
+            base_url,
+            "AuthenticationFailed",
+            "The request has no header 'Authorization: Bearer'. Make a token with: labctl token "
+            "create NAME --scope read|operate|admin",
+        )
+    token = None if len(secret) > _LONGEST else _find(desk, secret, now)
     if token is None:
         raise _refuse(
-            "InvalidAuthenticationToken", "The access token is wrong, expired or revoked."
+            base_url,
+            "InvalidAuthenticationToken",
+            "The access token is wrong, expired or revoked.",
+            error="invalid_token",
         )
     return token.principal
 
 
-def _refuse(code: str, message: str) -> ArmError:
-    return ArmError(401, code, message, headers={"WWW-Authenticate": "Bearer"})
+def _find(desk: Desk, secret: str, now: datetime) -> AccessToken | None:
+    if secret.count(".") == 2:
+        client = find_client_id(desk, secret, now=now)
+        if client is None:
+            return None
+        with desk.database.read() as connection:
+            return find_client(connection, client, now=now)
+    with desk.database.read() as connection:
+        return find_token(connection, secret, now=now)
+
+
+def _refuse(base_url: str, code: str, message: str, *, error: str = "") -> ArmError:
+    words = [f'authorization_uri="{base_url}/adfs"'] if base_url else []
+    words += [f'error="{error}"'] if error else []
+    header = f"Bearer {', '.join(words)}".strip()
+    return ArmError(401, code, message, headers={"WWW-Authenticate": header})

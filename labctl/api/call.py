@@ -74,6 +74,8 @@ class Answer:
     status: int = 200
     body: Json | bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    code: str = ""  # for the audit log: why it was refused, where no ArmError was raised
+    who: str = ""  # the same: whom a login let in
 
 
 def _refuse_constant(name: str) -> float:

@@ -3,6 +3,8 @@
 import threading
 from dataclasses import dataclass, field
 
+from labctl.api.newsroom import Newsroom
+from labctl.api.traffic import Traffic
 from labctl.controller.board import Board
 from labctl.settings import Settings
 from labctl.store.database import Database
@@ -20,6 +22,8 @@ class Desk:
     subscription_id: str  # a UUID; the lab is one subscription
     tenant_id: str  # a UUID
     stop: threading.Event = field(default_factory=threading.Event)  # streams end when it is set
+    traffic: Traffic = field(default_factory=Traffic)
+    newsroom: Newsroom = field(default_factory=Newsroom)
 
     @property
     def version(self) -> tuple[int, int]:

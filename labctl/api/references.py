@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from labctl.api.probes import SCALE_SET_TYPE, refuse_reference
-from labctl.arm.errors import ArmError
+from labctl.arm.errors import ArmError, invalid
 from labctl.arm.ids import ResourceId, parse_id
 from labctl.arm.network import find_member, find_references
 from labctl.arm.network_kinds import NETWORK_KINDS, find_kind
@@ -15,6 +15,8 @@ from labctl.store.arm_resources import find_resource, load_resources
 from labctl.store.scale_sets import find_scale_set
 
 Json = Any  # what json.loads gives
+
+_MANY = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,13 @@ def check_references(
 
     Raises ArmError (InvalidResourceReference, LinkedInvalidPropertyId).
     """
-    for target, text in find_references(document.get("properties"), "properties"):
+    references = list(find_references(document.get("properties"), "properties"))
+    if len(references) > _MANY:  # each is looked up while nobody else can write
+        raise invalid(
+            f"The resource names {len(references)} others; {_MANY} are the most.",
+            target="properties",
+        )
+    for target, text in references:
         named = parse_id(text, target=target)
         outermost = ResourceId(
             subscription=named.subscription,

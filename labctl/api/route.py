@@ -36,6 +36,8 @@ class Route:
     request: Mapping[str, Any] | None = None  # JSON Schema of the body; None: it has none
     response: Mapping[str, Any] | None = None  # JSON Schema of the usual answer
     statuses: tuple[int, ...] = (200,)  # of answers that are no errors
+    media_type: str = "application/json"  # of the usual answer
+    request_type: str = "application/json"  # of the body, where it is no form
 
 
 @dataclass(slots=True)

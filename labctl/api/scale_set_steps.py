@@ -23,8 +23,14 @@ class ScaleSetSteps:
 def make_scale_set_steps(desk: Desk, lab: Lab) -> ScaleSetSteps:
     """Those of scale sets and their instances."""
     steps = SetSteps(lab, desk.board)
+    quick = {**steps.quick, SET_DELETE: make_delete_step(desk, steps)}
+    return ScaleSetSteps(quick=quick, slow=steps.slow)
 
-    def end_delete(operation: Operation) -> Ending | None:
+
+def make_delete_step(desk: Desk, steps: SetSteps) -> Step:
+    """Wait until a scale set is gone, then forget what only Azure's clients knew of it."""
+
+    def step(operation: Operation) -> Ending | None:
         ending = steps.end_delete(operation)
         name = operation.scale_set or ""
         if ending is not None:
@@ -34,4 +40,4 @@ def make_scale_set_steps(desk: Desk, lab: Lab) -> ScaleSetSteps:
                     forget_set(connection, name)
         return ending
 
-    return ScaleSetSteps(quick={**steps.quick, SET_DELETE: end_delete}, slow=steps.slow)
+    return step

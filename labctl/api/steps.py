@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from labctl.api.deploy import make_step
+from labctl.api.deployments import DEPLOYMENT
 from labctl.api.desk import Desk
 from labctl.api.group_delete import make_group_step
 from labctl.api.groups import GROUP_DELETE
@@ -21,11 +23,11 @@ class Steps:
     slow: Mapping[str, Step]
 
 
-def make_steps(desk: Desk, lab: Lab, routes: Routes) -> Steps:  # noqa: ARG001
+def make_steps(desk: Desk, lab: Lab, routes: Routes) -> Steps:
     """All of them; the modules in `api` and `controller` that begin operations bring theirs."""
     scale_sets = make_scale_set_steps(desk, lab)
     return Steps(
-        quick={**scale_sets.quick},
+        quick={DEPLOYMENT: make_step(desk, routes), **scale_sets.quick},
         slow={
             GROUP_DELETE: make_group_step(desk),
             IMAGE_IMPORT: make_import_step(desk),

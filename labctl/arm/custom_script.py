@@ -105,7 +105,7 @@ def render_settings(extension: Extension, kept: object) -> Document | None:
     )
     if found == meant:
         return known  # word for word what the client sent
-    settings = dict(extension.settings)
+    settings: Document = dict(extension.settings)
     if is_hidden or extension.script is None or {COMMAND, SCRIPT, *_DOWNLOADS} & set(settings):
         return None
     if {COMMAND, SCRIPT, *_DOWNLOADS} & set(extension.protected_settings):

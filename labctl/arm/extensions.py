@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from labctl.arm import application_health, custom_script
 from labctl.arm.errors import Document
 from labctl.arm.faults import NOT_SUPPORTED, Faults, show
+from labctl.arm.fields import find_node
+from labctl.arm.keeping import keep_entry
 from labctl.model.extension_rules import mask
 from labctl.model.quantity import format_duration
 from labctl.model.setup import Extension
@@ -16,6 +18,8 @@ from labctl.model.spec import ScaleSetSpec
 EXTENSIONS = "properties.virtualMachineProfile.extensionProfile.extensions"
 PUBLISHER = "labctl"
 HEALTH_NAME = "HealthExtension"
+_KEPT_OWN = ("publisher", "type", "typeHandlerVersion", "provisionAfterExtensions")
+_KEPT_FORM = (*_KEPT_OWN, "settings")
 _COMMON = ("settings", "timeout")
 _OWN_KEYS = {
     "script": ("script", *_COMMON),
@@ -166,7 +170,7 @@ def read_extensions(
             spec = _read(name, properties, kind, same, at, faults)
         found.specs.append(spec)
         found.targets.append(at)
-        found.kept[name] = {"properties": _keep(properties)}
+        found.kept[name] = {"properties": _keep(properties, at, faults)}
         names = _read_names(properties, at, faults)
         spec["provisionAfterExtensions"] = names
         waits.append(names)
@@ -188,7 +192,7 @@ def _read_health(
     version = properties.get("typeHandlerVersion")
     found.health = application_health.read_health(settings, version, at, faults)
     found.health_target = at
-    kept = _keep(properties)
+    kept = _keep(properties, at, faults)
     names = _read_names(properties, at, faults)
     found.kept[name] = {
         "isHealth": True,
@@ -286,11 +290,12 @@ def _read_names(properties: Document, at: str, faults: Faults) -> list[str]:
     return [each for each in found if each is not None]
 
 
-def _keep(properties: Document) -> Document:
-    left_out = {"protectedSettings", "suppressFailures", "forceUpdateTag", "provisioningState"}
-    if _kind_of(properties)[0] == PUBLISHER:
-        left_out |= {"settings"}  # all of it is in the spec
-    return {key: value for key, value in properties.items() if key not in left_out}
+def _keep(properties: Document, at: str, faults: Faults) -> Document:
+    """What the next rendering shows beside what is in the spec; refused properties are noted."""
+    found = keep_entry(properties, find_node(f"{EXTENSIONS}[].properties"), at, faults)
+    # All settings of labctl's own kinds are in the spec; of others the client's form is kept.
+    form = _KEPT_OWN if _kind_of(properties)[0] == PUBLISHER else _KEPT_FORM
+    return found | {key: properties[key] for key in form if key in properties}
 
 
 def shallow(extension: Extension) -> Document:

@@ -1,5 +1,7 @@
 """Collects everything that is wrong with a document, each with its JSON path."""
 
+import math
+import re
 from collections.abc import Mapping
 
 from labctl.arm.errors import ArmError, ErrorDetail
@@ -8,6 +10,7 @@ INVALID = "InvalidParameter"
 NOT_SUPPORTED = "NotSupportedInLab"
 MOST_DEEP = 40
 MOST_DETAILS = 50
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Faults:
@@ -98,18 +101,28 @@ def show(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def check_depth(value: object) -> None:
-    """Raise ArmError for what is nested too deep to be read; without recursion."""
+def check_content(value: object) -> None:
+    """Raise ArmError for what is nested too deep, or could not be written down again.
+
+    Without recursion, since the input is the client's.
+    """
     level = [value]
     for _ in range(MOST_DEEP):
-        level = [
-            inner
-            for each in level
-            if isinstance(each, dict | list)
-            for inner in (each.values() if isinstance(each, dict) else each)
-        ]
-        if not level:
+        inner: list[object] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += [*each, *each.values()]
+            elif isinstance(each, list):
+                inner += each
+            elif isinstance(each, str) and _SURROGATE.search(each):
+                raise _unreadable("has half a character: a surrogate without its pair")
+            elif isinstance(each, float) and not math.isfinite(each):
+                raise _unreadable("has a number that JSON does not know, such as NaN")
+        if not inner:
             return
-    raise ArmError(
-        400, "InvalidRequestContent", f"The document is nested more than {MOST_DEEP} deep."
-    )
+        level = inner
+    raise _unreadable(f"is nested more than {MOST_DEEP} deep")
+
+
+def _unreadable(reason: str) -> ArmError:
+    return ArmError(400, "InvalidRequestContent", f"The document {reason}.")

@@ -12,6 +12,7 @@ P = "properties."
 VM = f"{P}virtualMachineProfile."
 OS = f"{VM}osProfile."
 STORAGE = f"{VM}storageProfile."
+IMAGE = f"{STORAGE}imageReference"
 EXTENSIONS = f"{VM}extensionProfile.extensions[]"
 UPGRADE = f"{P}upgradePolicy."
 ROLLING = f"{UPGRADE}rollingUpgradePolicy."
@@ -202,10 +203,14 @@ FIELDS: tuple[Field, ...] = (
             "Manual",
         ),
     ),
-    _model(
-        f"{STORAGE}imageReference",
-        "`image`: the id of a gallery's image or version, or publisher, offer, sku and version.",
-    ),
+    _model(f"{IMAGE}.id", "`image`: a gallery's image definition, or one version of it."),
+    _model(f"{IMAGE}.publisher", "`image`, with offer and sku: a platform image."),
+    _model(f"{IMAGE}.offer", "See publisher."),
+    _model(f"{IMAGE}.sku", "See publisher."),
+    _model(f"{IMAGE}.version", "`image.version`."),
+    _ignored(f"{IMAGE}.exactVersion", "Read-only."),
+    _refused(f"{IMAGE}.sharedGalleryImageId", "Galleries of others are out of reach."),
+    _refused(f"{IMAGE}.communityGalleryImageId", "Galleries of others are out of reach."),
     _model(f"{STORAGE}osDisk.diskSizeGB", "`osDisk.size`, as GiB rounded up."),
     _refused(
         f"{STORAGE}osDisk.createOption", "OS disks are made from images.", harmless=("FromImage",)
@@ -279,6 +284,14 @@ def _plant(fields: tuple[Field, ...]) -> Node:
 
 
 ROOT = _plant(FIELDS)
+
+
+def find_node(path: str) -> Node:
+    """The place that a path such as `zones` or `...dataDisks[]` leads to."""
+    node = ROOT
+    for step in path.replace("[]", ".[]").split("."):
+        node = node.below[step.lower()]
+    return node
 
 
 def list_rows() -> Iterator[str]:

@@ -7,7 +7,7 @@ import re
 from typing import cast
 
 from labctl.arm.errors import Document, invalid
-from labctl.arm.faults import Faults, check_depth
+from labctl.arm.faults import Faults, check_content
 from labctl.arm.fields import ROOT, Node
 
 _VERSION = re.compile(r"/versions/[^/]+$", re.IGNORECASE)
@@ -29,7 +29,7 @@ def canonicalise(document: object) -> Document:
     """The same with the names of the table in its own case: Azure's names are in any case."""
     if not isinstance(document, dict):
         raise invalid("The body must be a JSON object.", code="InvalidRequestContent")
-    check_depth(document)
+    check_content(document)
     faults = Faults()
     found = _canonicalise(document, ROOT, "", faults)
     faults.check()

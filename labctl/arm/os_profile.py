@@ -1,20 +1,16 @@
 """`osProfile` of a document: custom data, keys, Windows."""
 
-from typing import TYPE_CHECKING
-
 from labctl.arm.custom_script import decode_text
 from labctl.arm.faults import NOT_SUPPORTED
 from labctl.arm.labctl_part import LABCTL
+from labctl.arm.reader import Reader
 from labctl.model.spec_rules import CUSTOM_DATA_LIMIT
-
-if TYPE_CHECKING:
-    from labctl.arm.vmss_read import Reader
 
 OS = "properties.virtualMachineProfile.osProfile"
 KEYS = f"{OS}.linuxConfiguration.ssh.publicKeys"
 
 
-def read_os_profile(reader: "Reader") -> None:
+def read_os_profile(reader: Reader) -> None:
     """Read it into the spec."""
     _read_custom_data(reader)
     faults = reader.faults
@@ -46,7 +42,7 @@ def read_os_profile(reader: "Reader") -> None:
     reader.put(("sshKeys",), reader.labctl.get("sshKeys"), f"{LABCTL}.sshKeys")
 
 
-def _read_custom_data(reader: "Reader") -> None:
+def _read_custom_data(reader: Reader) -> None:
     path = f"{OS}.customData"
     given = reader.faults.text(reader.at(path), path, is_secret=True)
     if given is None:
@@ -61,7 +57,7 @@ def _read_custom_data(reader: "Reader") -> None:
         reader.put(("customData", "inline"), text, path)
 
 
-def _read_keys(reader: "Reader") -> None:
+def _read_keys(reader: Reader) -> None:
     faults = reader.faults
     found: list[str] = []
     paths: dict[str, object] = {}

@@ -1,29 +1,26 @@
 """`storageProfile` of a document: the image and the disks."""
 
 import re
-from typing import TYPE_CHECKING
 
 from labctl.arm.errors import Document
-from labctl.arm.faults import NOT_SUPPORTED, show
-from labctl.arm.fields import ROOT
+from labctl.arm.faults import show
+from labctl.arm.fields import find_node
 from labctl.arm.keeping import keep_entry
 from labctl.arm.labctl_part import LABCTL
+from labctl.arm.reader import Reader, child
 from labctl.model.machine import DISK_NAME_PATTERN, GIB
 from labctl.model.quantity import parse_size
-
-if TYPE_CHECKING:
-    from labctl.arm.vmss_read import Reader
 
 STORAGE = "properties.virtualMachineProfile.storageProfile"
 IMAGE, OS_DISK, DISKS = (f"{STORAGE}.{key}" for key in ("imageReference", "osDisk", "dataDisks"))
 _REFERENCE_KEYS = ("id", "publisher", "offer", "sku", "version")
 
 
-def read_storage(reader: "Reader") -> None:
+def read_storage(reader: Reader) -> None:
     """Read it into the spec."""
     _read_image(reader)
     path, exact_path = f"{OS_DISK}.diskSizeGB", f"{LABCTL}.osDisk.size"
-    exact, exact_was = (_child(part, "osDisk").get("size")
+    exact, exact_was = (child(part, "osDisk").get("size")
                         for part in (reader.labctl, reader.labctl_was))  # fmt: skip
     gibibytes = _read_size(reader, reader.at(path), path)
     size = choose_size(gibibytes, exact, reader.was(path), exact_was)
@@ -31,7 +28,7 @@ def read_storage(reader: "Reader") -> None:
     _read_disks(reader)
 
 
-def _read_image(reader: "Reader") -> None:
+def _read_image(reader: Reader) -> None:
     faults = reader.faults
     reference = faults.mapping(reader.at(IMAGE), IMAGE)
     if not reference:
@@ -40,14 +37,6 @@ def _read_image(reader: "Reader") -> None:
             "is missing: the id of a gallery's image, or publisher, offer, sku and version.",
         )
         return
-    for key in ("sharedGalleryImageId", "communityGalleryImageId"):
-        if reference.get(key) is not None:
-            faults.note(
-                f"{IMAGE}.{key}",
-                "is not supported in a lab: galleries are its own.",
-                code=NOT_SUPPORTED,
-            )
-            return
     for key in _REFERENCE_KEYS:
         faults.text(reference.get(key), f"{IMAGE}.{key}")
     if any(not isinstance(reference.get(key, ""), str) for key in _REFERENCE_KEYS):
@@ -69,11 +58,9 @@ def _pick(value: object) -> Document | None:
     return {key: value[key] for key in _REFERENCE_KEYS if key in value}
 
 
-def _read_disks(reader: "Reader") -> None:
+def _read_disks(reader: Reader) -> None:
     faults = reader.faults
-    node = ROOT
-    for step in (*DISKS.lower().split("."), "[]"):
-        node = node.below[step]
+    node = find_node(f"{DISKS}[]")
     shown = reader.was(DISKS)
     sizes_was = {
         each.get("lun"): each.get("diskSizeGB")
@@ -122,9 +109,10 @@ def _read_disks(reader: "Reader") -> None:
         reader.keep(DISKS, kept)
     names = {spec["name"] for spec in specs}
     for number, each in beside.items():
-        if each.get("name") not in list(names) and each not in beside_was.values():
-            name = each.get("name")
-            faults.note(f"{LABCTL}.dataDisks[{number}].name", f"names no disk: {show(name)}.")
+        wanted = each.get("name")
+        # What the client has just taken away is still told of in what it sends back.
+        if wanted not in list(names) and each not in beside_was.values():
+            faults.note(f"{LABCTL}.dataDisks[{number}].name", f"names no disk: {show(wanted)}.")
 
 
 def _by_name(value: object) -> dict[int, Document]:
@@ -132,7 +120,7 @@ def _by_name(value: object) -> dict[int, Document]:
     return {place: each for place, each in enumerate(entries) if isinstance(each, dict)}
 
 
-def _read_size(reader: "Reader", value: object, target: str) -> int | None:
+def _read_size(reader: Reader, value: object, target: str) -> int | None:
     number = reader.faults.number(value, target)
     if number is not None and not 1 <= number < 2**40:
         reader.faults.note(target, f"must be a number of GiB, not {show(value)}.")
@@ -157,8 +145,3 @@ def choose_size(
     if fits or (is_new and gibibytes == gibibytes_was):
         return exact
     return f"{gibibytes}GiB"
-
-
-def _child(parent: Document, key: str) -> Document:
-    value = parent.get(key)
-    return value if isinstance(value, dict) else {}

@@ -2,7 +2,8 @@
 
 from labctl.arm.extensions import Secrets
 from labctl.arm.merge import merge_document
-from labctl.arm.vmss_read import Reading, References, read_scale_set
+from labctl.arm.reader import References
+from labctl.arm.vmss_read import Reading, read_scale_set
 from labctl.arm.vmss_render import TYPE, Shown, find_kept, render_scale_set
 
 __all__ = [

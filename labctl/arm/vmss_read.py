@@ -1,16 +1,15 @@
 """The document of a scale set as a spec: every fault at once, each with its JSON path."""
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from labctl.arm import application_health
-from labctl.arm.durations import parse_iso
-from labctl.arm.errors import ArmError, Document, ErrorDetail
+from labctl.arm.errors import Document
 from labctl.arm.extensions import EXTENSIONS, read_extensions
-from labctl.arm.faults import Faults, show
+from labctl.arm.faults import show
 from labctl.arm.fields import ROOT
 from labctl.arm.host_access import find_host_access
 from labctl.arm.keeping import keep
@@ -18,24 +17,15 @@ from labctl.arm.labctl_part import LABCTL, check_shape
 from labctl.arm.merge import tidy
 from labctl.arm.model_faults import note_model_faults
 from labctl.arm.os_profile import read_os_profile
+from labctl.arm.reader import Reader, References, child, items
 from labctl.arm.sizes import find_size
 from labctl.arm.storage import read_storage
 from labctl.arm.vmss_render import TYPE
-from labctl.model.health_source import HealthProbe
+from labctl.arm.webhooks import unmask_webhooks
 from labctl.model.spec import ScaleSetSpec
 
 P = "properties"
 NETWORK = f"{P}.virtualMachineProfile.networkProfile"
-
-
-class References(Protocol):
-    """Looks up what a document only names. Both raise ArmError for what is not there."""
-
-    def find_image(self, reference: Document, target: str) -> tuple[str, str]:
-        """The image's definition, and its version or `latest`."""
-
-    def find_probe(self, identifier: str, target: str) -> HealthProbe:
-        """The probe of a load balancer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,72 +35,6 @@ class Reading:
     spec: ScaleSetSpec
     kept: Document  # for Shown, and to be stored
     host_access: tuple[str, ...]  # JSON paths of what is new and reaches into the host
-
-
-@dataclass(slots=True, kw_only=True)
-class Reader:
-    """What the parts of reading share."""
-
-    document: Document
-    name: str
-    current: ScaleSetSpec | None
-    rendered: Document
-    references: References
-    faults: Faults = field(default_factory=Faults)
-    spec: Document = field(default_factory=dict)  # in the shape of the YAML
-    sources: dict[tuple[str | int, ...], str] = field(default_factory=dict)  # spec: JSON path
-    kept: Document = field(default_factory=dict)
-    labctl: Document = field(default_factory=dict)  # properties.labctl
-    labctl_was: Document = field(default_factory=dict)
-
-    def at(self, path: str) -> object:
-        """What the document has at a path; wrong types on the way are noted."""
-        return self._walk(self.document, path, self.faults)
-
-    def was(self, path: str) -> object:
-        """What the lab shows there now."""
-        return self._walk(self.rendered, path, Faults())
-
-    def _walk(self, value: object, path: str, faults: Faults) -> object:
-        steps = path.split(".")
-        for number, step in enumerate(steps):
-            found = faults.mapping(value, ".".join(steps[:number]) or "body")
-            value = None if found is None else found.get(step)
-        return value
-
-    def put(self, keys: tuple[str, ...], value: object, source: str) -> None:
-        """Set a key of the spec, and remember where its value stands; None: it is not said."""
-        self.sources[keys] = source
-        if value is None:
-            return
-        place = self.spec
-        for key in keys[:-1]:
-            inner = place.setdefault(key, {})
-            if not isinstance(inner, dict):
-                return  # a whole part of the present spec, which stays
-            place = inner
-        place[keys[-1]] = value
-
-    def keep(self, path: str, value: object) -> None:
-        """Keep a value for the next rendering."""
-        *above, last = path.split(".")
-        place = self.kept
-        for step in above:
-            inner = place.setdefault(step, {})
-            if not isinstance(inner, dict):
-                return
-            place = inner
-        place[last] = value
-
-    def look_up(self, look: Callable[[], object]) -> object:
-        """Ask `references`; what it complains of is one more fault."""
-        try:
-            return look()
-        except ArmError as error:
-            self.faults.lookups.append(error)
-            detail = ErrorDetail(code=error.code, message=error.message, target=error.target)
-            self.faults.found.append(detail)
-            return None
 
 
 def read_scale_set(
@@ -135,7 +59,8 @@ def read_scale_set(
     )
     reader.kept = keep(reader.document, ROOT, reader.faults)
     part = reader.faults.mapping(reader.at(f"{P}.labctl"), LABCTL) or {}
-    reader.labctl = check_shape(part, reader.faults)
+    reader.labctl = copy.deepcopy(check_shape(part, reader.faults))
+    unmask_webhooks(reader.labctl, current)
     was = reader.was(f"{P}.labctl")
     reader.labctl_was = was if isinstance(was, dict) else {}
     _read_top(reader)
@@ -218,7 +143,7 @@ def _read_policies(reader: Reader) -> None:
         (rolling, "maxBatchInstancePercent", faults.number),
         (rolling, "maxUnhealthyInstancePercent", faults.number),
         (rolling, "maxUnhealthyUpgradedInstancePercent", faults.number),
-        (rolling, "pauseTimeBetweenBatches", reader_of_lengths(faults)),
+        (rolling, "pauseTimeBetweenBatches", reader.length),
         (rolling, "prioritizeUnhealthyInstances", faults.flag),
         (rolling, "enableCrossZoneUpgrade", faults.flag),
         (rolling, "maxSurge", faults.flag),
@@ -227,7 +152,7 @@ def _read_policies(reader: Reader) -> None:
         (automatic, "disableAutomaticRollback", faults.flag),
         (automatic, "useRollingUpgradePolicy", faults.flag),
         (repairs, "enabled", faults.flag),
-        (repairs, "gracePeriod", reader_of_lengths(faults)),
+        (repairs, "gracePeriod", reader.length),
         (repairs, "repairAction", faults.text),
         (("scaleInPolicy",), "rules", faults.list),
     )
@@ -241,23 +166,10 @@ def _read_policies(reader: Reader) -> None:
         reader.put((*above, key), value, path)
 
 
-def reader_of_lengths(faults: Faults) -> Callable[[object, str], object]:
-    """Reads ISO 8601."""
-
-    def read(value: object, target: str) -> object:
-        text = faults.text(value, target)
-        found = None if text is None else parse_iso(text)
-        if text is not None and found is None:
-            faults.note(target, f"must be a length of time such as PT10M, not {show(text)}.")
-        return found
-
-    return read
-
-
 def _read_extensions(reader: Reader) -> None:
     faults = reader.faults
     path = f"{P}.virtualMachineProfile.extensionProfile.extensionsTimeBudget"
-    length = reader_of_lengths(faults)(reader.at(path), path)
+    length = reader.length(reader.at(path), path)
     reader.put(("extensionsTimeBudget",), length, path)
     shown = reader.was(EXTENSIONS)
     entries = faults.list(reader.at(EXTENSIONS), EXTENSIONS) or []
@@ -277,31 +189,35 @@ def _read_extensions(reader: Reader) -> None:
     if found.kept:
         reader.keep(EXTENSIONS, found.kept)
     if found.health is not None:
-        exact = _child(_child(reader.labctl, "health"), "applicationHealth")
-        exact_was = _child(_child(reader.labctl_was, "health"), "applicationHealth")
+        exact = child(child(reader.labctl, "health"), "applicationHealth")
+        exact_was = child(child(reader.labctl_was, "health"), "applicationHealth")
         health = application_health.choose_exact(found.health, exact, exact_was)
-        reader.put(("health", "applicationHealth"), health, f"{found.health_target}.settings")
+        here = ("health", "applicationHealth")
+        reader.put(here, health, f"{found.health_target}.settings")
+        version = f"{found.health_target}.typeHandlerVersion"
+        reader.sources[*here, "typeHandlerVersion"] = version
+        reader.sources[*here, "interval"] = f"{found.health_target}.settings.intervalInSeconds"
 
 
 def _add_timeouts(reader: Reader, specs: list[Document]) -> None:
     by_name = {str(spec["name"]): spec for spec in specs}
     stale = reader.labctl_was.get("extensions")
-    for place, entry in enumerate(_items(reader.labctl.get("extensions"))):
+    for place, entry in enumerate(items(reader.labctl.get("extensions"))):
         at = f"{LABCTL}.extensions[{place}]"
         name = entry.get("name") if isinstance(entry, dict) else None
         spec = by_name.get(name) if isinstance(name, str) else None
         if spec is not None and isinstance(entry, dict) and "timeout" in entry:
             spec["timeout"] = entry["timeout"]
             reader.sources["extensions", specs.index(spec), "timeout"] = f"{at}.timeout"
-        elif spec is None and entry not in _items(stale):
+        elif spec is None and entry not in items(stale):
             reader.faults.note(f"{at}.name", f"names no extension: {show(name)}.")
 
 
 def _read_probe(reader: Reader) -> None:
     path = f"{NETWORK}.healthProbe.id"
     identifier = reader.faults.text(reader.at(path), path)
-    given = _child(reader.labctl, "health").get("probe")
-    given_was = _child(reader.labctl_was, "health").get("probe")
+    given = child(reader.labctl, "health").get("probe")
+    given_was = child(reader.labctl_was, "health").get("probe")
     if identifier is None:
         if given is not None:
             reader.put(("health", "probe"), given, f"{LABCTL}.health.probe")
@@ -310,7 +226,7 @@ def _read_probe(reader: Reader) -> None:
     if given is not None and given != given_was:
         reader.faults.note(path, f"and '{LABCTL}.health.probe' are given; one is enough.")
         return
-    if "applicationHealth" in _child(reader.spec, "health"):
+    if "applicationHealth" in child(reader.spec, "health"):
         return  # the extension tells; the reference is only kept
     current = reader.current
     if current is not None and current.health.probe and identifier == reader.was(path):
@@ -324,14 +240,5 @@ def _add_plain(reader: Reader) -> None:
     """What `properties.labctl` says beyond what the parts above have taken from it."""
     for key in ("updateDomainCount", "network", "timeouts", "notifications", "clusterManager"):
         reader.put((key,), reader.labctl.get(key), f"{LABCTL}.{key}")
-    for key, value in _child(reader.labctl, "upgradePolicy").items():
+    for key, value in child(reader.labctl, "upgradePolicy").items():
         reader.put(("upgradePolicy", key), value, f"{LABCTL}.upgradePolicy.{key}")
-
-
-def _child(parent: Document, key: str) -> Document:
-    value = parent.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _items(value: object) -> list[object]:
-    return value if isinstance(value, list) else []

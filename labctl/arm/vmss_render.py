@@ -13,6 +13,7 @@ from labctl.arm.extensions import Secrets, render_extensions
 from labctl.arm.ids import ResourceId
 from labctl.arm.labctl_part import pick_plain
 from labctl.arm.sizes import name_size
+from labctl.arm.webhooks import mask_webhooks
 from labctl.model.machine import GIB, DataDisk
 from labctl.model.quantity import format_size
 from labctl.model.spec import ScaleSetSpec
@@ -52,12 +53,12 @@ def render_scale_set(
     spec: ScaleSetSpec, shown: Shown, *, secrets: Secrets = Secrets.HIDDEN
 ) -> Document:
     """The whole resource, without its etag."""
-    document = copy.deepcopy(shown.kept)
-    document |= {
+    document: Document = {
         "id": str(shown.id),
         "name": shown.id.name,
         "type": TYPE,
         "location": spec.region,
+        **copy.deepcopy(shown.kept),
         "sku": {
             "tier": "Standard",
             **_mapping(shown.kept.get("sku")),
@@ -94,6 +95,8 @@ def render_scale_set(
     _render_storage(profile, spec, shown, part)
     _render_network(profile, spec, shown, part, dump)
     _render_extension_profile(profile, spec, secrets, part)
+    if secrets is Secrets.HIDDEN:
+        mask_webhooks(part)
     if part:
         properties["labctl"] = part
     return document

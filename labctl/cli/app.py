@@ -35,6 +35,7 @@ _MODEL = "labctl.cli.model"
 _REPAIRS = "labctl.cli.repairs"
 _NOTIFY = "labctl.cli.notify"
 _PROTECTION = "labctl.cli.protection"
+_TOKEN = "labctl.cli.token"  # noqa: S105  a module
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +64,8 @@ TREE: Mapping[str, Leaf | Branch] = {
     "apply": _leaf(_SCALE_SET, "apply", "Make a scale set as its spec says, or change it"),
     "update-instances": _leaf(_MODEL, "update_instances", "Give instances the newest model now"),
     "get": _leaf(_SCALE_SET, "get", "Print the spec of a scale set"),
+    "export": _leaf("labctl.cli.arm", "export", "Print a scale set as a spec or an ARM template"),
+    "import": _leaf("labctl.cli.arm", "import_", "Turn an ARM resource or template into a spec"),
     "show": _leaf(_SCALE_SET, "show", "Show a scale set with its instances"),
     "list": _leaf(_SCALE_SET, "list_", "List the scale sets"),
     "scale": _leaf(_SCALE_SET, "scale", "Change the number of instances"),
@@ -128,6 +131,15 @@ TREE: Mapping[str, Leaf | Branch] = {
     "serve": _leaf(
         "labctl.cli.serve", "serve", "Run the controller as a daemon; upgrades by itself"
     ),
+    "token": Branch(
+        summary="Tokens with which programs use the API",
+        entries={
+            "create": _leaf(_TOKEN, "create", "Make a token; its secret is shown once"),
+            "list": _leaf(_TOKEN, "list_", "List the tokens"),
+            "revoke": _leaf(_TOKEN, "revoke", "Let a token be good for nothing"),
+        },
+    ),
+    "audit": _leaf("labctl.cli.audit", "audit", "List who asked the API for what"),
     "repairs": Branch(
         summary="Automatic repairs of unhealthy instances",
         entries={

@@ -1,5 +1,6 @@
 """What a changed model means for the instances: `update-instances`, and the table of needs."""
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,18 +39,25 @@ def update_instances(
     from labctl.controller.clock import now
     from labctl.controller.goal import instances_as_wanted
     from labctl.controller.models import update_instances as record_update
+    from labctl.store.instances import load_instances
 
     context = current_context()
     deadline = parse_deadline(timeout)
+    names = instances or ["--all"]
     with opened_lab(context) as lab:
         lab.check()
         since = last_event(lab.database)
         with lab.database.write() as connection:
             chosen = record_update(connection, name, instances or [], now=now())
-        message = "recorded" if chosen else "nothing to update, the newest model is there already"
-        if chosen and not no_wait:
-            goal = instances_as_wanted(frozenset(chosen))
-            message = follow(context, lab, name, goal, deadline=deadline, since=since).message
+            present = {i.name for i in load_instances(connection, name)}
+        message = "" if chosen else "nothing to update, the newest model is there already"
+        if no_wait and chosen:
+            message = f"recorded; run: {shlex.join(('labctl', 'update-instances', name, *names))}"
+        elif not no_wait:
+            # Also what an earlier run has recorded and did not bring to its end.
+            goal = instances_as_wanted(frozenset(chosen or instances or present))
+            outcome = follow(context, lab, name, goal, deadline=deadline, since=since)
+            message = f"{message}; {outcome.message}" if message else outcome.message
     if context.output is Output.TABLE:
         print(f"{name}: {message}")
     else:

@@ -6,9 +6,10 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ from labctl.cli.progress import LineProgress
 from labctl.errors import InvalidError
 
 if TYPE_CHECKING:
+    from labctl.cli.serve_api import ApiOptions
     from labctl.model.event import Event
     from labctl.model.plan import Action, Plan, ScaleSet
 
@@ -44,14 +46,38 @@ def serve(
     systemd_unit: Annotated[
         bool, typer.Option("--systemd-unit", help="Print a unit file for this program, and exit.")
     ] = False,
+    init: Annotated[
+        bool,
+        typer.Option("--init", help="Set the API up: certificates, ids, a first token; and exit."),
+    ] = False,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --init: a further name or address of this host; may be repeated.",
+        ),
+    ] = None,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where the API listens; port 0 means any.")
+    ] = "127.0.0.1:8443",
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Your own certificate for the API, with its chain."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Its key; default: in the file of the certificate."),
+    ] = None,
+    no_api: Annotated[bool, typer.Option("--no-api", help="Serve no API.")] = False,
 ) -> None:
     """Run the controller: works on every scale set, and upgrades those that ask for it by itself.
 
     Pulls newer images that definitions follow, too. Stays in the foreground. SIGTERM and Ctrl-C end
     it once what is under way is at rest; instances run on, and the next start, or any other
-    command, continues.
+    command, continues. Once it was set up by --init, it serves the REST API, too.
     """
     context = current_context()
+    from labctl.cli.serve_api import ApiOptions, open_door, running_api, set_up_api
     from labctl.planner import Timing
 
     later_from, dash, later_to = rollout_after.partition("-")
@@ -65,18 +91,39 @@ def serve(
             f"--rollout-after {rollout_after!r} ends before it begins",
             hint="write it like 30m-60m, or like 30m for one fixed time",
         )
+    api = ApiOptions(listen=listen, is_off=no_api, certificate=tls_cert, key=tls_key)
+    api.check()
+    if host and not init:
+        raise InvalidError("--host goes with --init", hint="run: labctl serve --init --host NAME")
     if systemd_unit:
-        print(_make_unit(context, first_within, rollout_after), end="")
+        print(_make_unit(context, first_within, rollout_after, api), end="")
+        return
+    if init:
+        set_up_api(context, api, tuple(host or ()))
         return
     from labctl.cli.follow import opened_lab
+    from labctl.controller.board import Board
     from labctl.controller.serve import Daemon
     from labctl.drivers.service_manager import ServiceManager
 
-    manager = ServiceManager(os.environ)
-    with opened_lab(context) as lab, _stopped_by_signals() as stop:
-        teller = _Teller(context)
+    manager, board = ServiceManager(os.environ), Board()
+    teller = _Teller(context)
+    door = open_door(context.settings, api)
+    with (
+        door.socket if door else nullcontext(),
+        opened_lab(context) as lab,
+        _stopped_by_signals() as stop,
+    ):
+
+        def run_beside() -> AbstractContextManager[None]:
+            return running_api(door, lab, board, teller.say) if door else nullcontext()
+
         teller.say(f"serving {str(context.settings.state_dir)!r} on {context.settings.uri}")
-        Daemon(lab, timing=timing, watcher=teller, manager=manager).run(stop)
+        if door is None and not no_api:
+            teller.say("no API; to get it, run once: labctl serve --init")
+        Daemon(
+            lab, timing=timing, watcher=teller, manager=manager, board=board, beside=run_beside
+        ).run(stop)
         teller.say("stopped; instances run on")
 
 
@@ -147,7 +194,7 @@ Description=labctl: scale sets of virtual machines
 
 [Service]
 Type=notify
-ExecStart={python} -P -m labctl --state-dir {state_dir} --uri {uri} serve {timing}
+ExecStart={python} -P -m labctl --state-dir {state_dir} --uri {uri} serve {options}
 Restart=on-failure
 RestartSec=2
 WatchdogSec=60
@@ -164,7 +211,7 @@ After=libvirtd.service virtlogd.service network.target
 Wants=libvirtd.service"""
 
 
-def _make_unit(context: Context, first_within: str, rollout_after: str) -> str:
+def _make_unit(context: Context, first_within: str, rollout_after: str, api: "ApiOptions") -> str:
     from labctl.drivers.host_access import is_local, is_system
 
     # A user's service manager has no multi-user.target, and libvirt starts a session's libvirtd.
@@ -176,7 +223,13 @@ def _make_unit(context: Context, first_within: str, rollout_after: str) -> str:
         python=_quote(sys.executable),
         state_dir=_quote(str(context.settings.state_dir)),
         uri=_quote(context.settings.uri),
-        timing=f"--first-within {_quote(first_within)} --rollout-after {_quote(rollout_after)}",
+        options=" ".join(
+            word if word.startswith("--") else _quote(word)
+            for word in (
+                *api.words,
+                *("--first-within", first_within, "--rollout-after", rollout_after),
+            )
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 import threading
 from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic
 
 from labctl.model.plan import Plan, ScaleSet
 
@@ -23,6 +24,16 @@ class Board:
         self._sights: dict[str, Sight] = {}
         self._changed = threading.Condition()
         self._version = 0
+        self._surveyed_at: float | None = None
+
+    def note_survey(self) -> None:
+        """The daemon has just looked at everything; it does so every few seconds."""
+        self._surveyed_at = monotonic()
+
+    @property
+    def survey_age(self) -> float | None:
+        """Seconds since the daemon looked at everything; None: it has not done so yet."""
+        return None if self._surveyed_at is None else monotonic() - self._surveyed_at
 
     @property
     def version(self) -> int:

@@ -3,8 +3,10 @@
 import logging
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 
 from labctl.controller.board import Board
 from labctl.controller.clock import now as read_clock
@@ -12,10 +14,13 @@ from labctl.controller.lab import Lab
 from labctl.controller.lock import find_holder, is_held
 from labctl.controller.work import look_once
 from labctl.errors import LabError
+from labctl.model.plan import Plan, ScaleSet
 
 _FRESH = timedelta(seconds=1)  # what is so young need not be looked at again
 _KEEPER_SILENT = timedelta(seconds=30)  # a keeper of ours looks every few seconds
 _PAUSE = timedelta(seconds=2)  # between two looks at the same scale set
+
+Look = Callable[[str], tuple[ScaleSet, Plan]]
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +28,10 @@ log = logging.getLogger(__name__)
 class Onlooker:
     """One thread at most; it looks only when asked, and where no keeper of this process does."""
 
-    def __init__(self, lab: Lab, board: Board) -> None:
+    def __init__(self, lab: Lab, board: Board, *, look: Look | None = None) -> None:
+        """`look` is how to look at a scale set of this name now."""
         self._lab = lab
+        self._look_once = partial(look_once, lab) if look is None else look
         self._board = board
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onlooker")
         self._lock = threading.Lock()
@@ -54,14 +61,10 @@ class Onlooker:
         )
         return not is_ours or (age is not None and age > _KEEPER_SILENT)
 
-    def close(self) -> None:
-        """Look no more; a look that is under way comes to its end."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
     def _look(self, name: str) -> None:
         began = read_clock()  # what is seen is at least as new
         try:
-            view, plan = look_once(self._lab, name)
+            view, plan = self._look_once(name)
         except LabError as error:
             log.debug("a look at %s told nothing", name, exc_info=error)
             return

@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic
@@ -69,14 +70,16 @@ class Daemon:
         watcher: Watcher,
         manager: ServiceManager,
         board: Board | None = None,
+        beside: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """`board`: where the keepers pin up what they see."""
+        """`board`: where the keepers pin up what they see. `beside`: what runs while it works."""
         self._lab = lab
         self._board = Board() if board is None else board
         self._timing = timing
         self._platform = Platform(lab, timing)
         self._watcher = watcher
         self._manager = manager
+        self._beside = beside
         self._follower = Follower(lab.settings, lab.database, watcher.note)
         self._keepers: dict[str, _Keeper] = {}
         self._told = 0  # the newest event that was told
@@ -102,6 +105,7 @@ class Daemon:
                 notifier = Notifier(self._lab.settings, self._lab.database)
                 notifier.start()
                 stack.callback(notifier.finish)  # last: it tells what the others do at their end
+                stack.enter_context(self._beside())
                 stack.callback(self._follower.join)
                 stack.callback(self._stop_keepers)
                 stack.callback(self._follower.stop)
@@ -121,6 +125,7 @@ class Daemon:
                 if has_changed() or is_due:
                     surveyed_at = now
                     self._survey(stop)
+                    self._board.note_survey()
                     status = f"{len(self._keepers)} scale sets"
                     if not is_ready:
                         self._manager.ready(status)

@@ -1,7 +1,8 @@
 """How operations on scale sets come to their ends: read off the store and the latest look."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from labctl.arm.upgrades import find_details
@@ -14,7 +15,7 @@ from labctl.controller.goal import (
     model_applied,
 )
 from labctl.controller.lab import Lab
-from labctl.controller.onlooker import Onlooker
+from labctl.controller.onlooker import Look, Onlooker
 from labctl.controller.operations import Ending, Step
 from labctl.controller.record import is_overtaken
 from labctl.controller.resources import require_for_upgrade
@@ -26,7 +27,7 @@ from labctl.controller.upgrades import (
 )
 from labctl.controller.work import look_once
 from labctl.model.instance import Rung
-from labctl.model.plan import Plan, ScaleSet
+from labctl.model.plan import ScaleSet
 from labctl.model.upgrade import StartedBy, Upgrade, UpgradeCode
 from labctl.planner.health import find_failure
 from labctl.planner.situation import survey
@@ -59,10 +60,19 @@ Json = Any  # what json.loads gives
 class SetSteps:
     """The steps, for the thread that takes operations further."""
 
-    def __init__(self, lab: Lab, board: Board) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        board: Board,
+        *,
+        ask: Callable[[str], None] | None = None,
+        look: Look | None = None,
+    ) -> None:
+        """`ask` has somebody look at a scale set soon, `look` does it now: both have defaults."""
         self._lab = lab
         self._board = board
-        self._onlooker = Onlooker(lab, board)
+        self._ask = Onlooker(lab, board).ask if ask is None else ask
+        self._look = partial(look_once, lab) if look is None else look
 
     @property
     def quick(self) -> Mapping[str, Step]:
@@ -80,10 +90,6 @@ class SetSteps:
     def slow(self) -> Mapping[str, Step]:
         """Those that ask instances for their health before they begin."""
         return {UPGRADE_START: self.upgrade}
-
-    def close(self) -> None:
-        """Ask for no further look."""
-        self._onlooker.close()
 
     def end_apply(self, operation: Operation) -> Ending | None:
         """A changed model is in force."""
@@ -142,7 +148,7 @@ class SetSteps:
         if not self._exists(operation):
             return _fail("OperationNotAllowed", "the scale set was deleted meanwhile")
         lab, name = self._lab, operation.scale_set or ""
-        view, _ = look_once(lab, name)
+        view, _ = self._look(name)
         require_for_upgrade(lab, view, None, restores=False)
         now = read_clock()
         try:
@@ -176,7 +182,7 @@ class SetSteps:
         if not self._exists(operation):
             return _fail("OperationNotAllowed", "the scale set was deleted meanwhile")
         sight = self._board.find(name)
-        self._onlooker.ask(name)
+        self._ask(name)
         if sight is None or sight.at < operation.started_at:
             return None  # what was seen before the wish tells nothing of it
         outcome = goal(sight.view, sight.plan, now)
@@ -184,7 +190,7 @@ class SetSteps:
             return None
         if outcome.succeeded:
             return Ending()
-        details = find_broken(sight.view, sight.plan, now, names=names)
+        details = find_broken(sight.view, now, names=names)
         return _fail("VMScaleSetOperationFailed", outcome.message, details)
 
 
@@ -197,11 +203,7 @@ def is_older_than_wishes(database: Database, view: ScaleSet) -> bool:
 
 
 def find_broken(
-    view: ScaleSet,
-    plan: Plan,  # noqa: ARG001 - what is being done about it does not excuse it
-    now: datetime,
-    *,
-    names: Collection[str] | None,
+    view: ScaleSet, now: datetime, *, names: Collection[str] | None
 ) -> list[dict[str, Json]]:
     """One detail for each instance that needs a person; None: of all."""
     found: list[dict[str, Json]] = []

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from labctl.model.instance_policy import RepairAction
 from labctl.model.repair import Repair, RepairOutcome
@@ -74,6 +74,13 @@ def load_repairs(
     if limit is not None:
         query = query.limit(limit)
     return [_read(row) for row in connection.execute(query)]
+
+
+def count_repairs(connection: Connection) -> dict[tuple[str, str, str], int]:
+    """How many have ended, by scale set, action and outcome."""
+    keys = (repair.c.scale_set, repair.c.action, repair.c.outcome)
+    query = select(*keys, func.count()).where(repair.c.outcome.is_not(None)).group_by(*keys)
+    return {(row[0], row[1], row[2]): row[3] for row in connection.execute(query)}
 
 
 def save_suspension(

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from labctl.errors import NotFoundError
 from labctl.model.control import NO_CONTROL, UpgradeControl
@@ -144,6 +144,16 @@ def load_upgrades(
     if limit is not None:
         query = query.limit(limit)
     return [_read_upgrade(connection, row) for row in connection.execute(query).all()]
+
+
+def count_upgrades(connection: Connection) -> dict[tuple[str, str], int]:
+    """How many there are, by scale set and code."""
+    rows = connection.execute(
+        select(upgrade.c.scale_set, upgrade.c.code, func.count()).group_by(
+            upgrade.c.scale_set, upgrade.c.code
+        )
+    )
+    return {(row[0], row[1]): row[2] for row in rows}
 
 
 def _read_upgrade(connection: Connection, row: Row[Any]) -> Upgrade:

@@ -8,7 +8,7 @@ from tests.api.serving import Api
 def test_without_a_token_nothing_is_told(api: Api):
     answer = api.ask("GET", "/nowhere", scope=None)
     assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.headers["WWW-Authenticate"] == f'Bearer authorization_uri="{api.url}/adfs"'
     assert answer.json()["error"]["code"] == "AuthenticationFailed"
 
 

@@ -31,26 +31,25 @@ def test_a_probe_is_found_in_any_case(balanced: Api):
     assert found == HealthProbe(protocol=Protocol.HTTPS, port=443, request_path="/h")
 
 
-@pytest.mark.parametrize(
-    ("identifier", "code"),
-    [
-        (f"{BALANCER}/probes/q", "InvalidResourceReference"),
-        (f"{BALANCER}2/probes/p", "InvalidResourceReference"),
-        (BALANCER, "LinkedInvalidPropertyId"),
-        (f"{BALANCER}/backendAddressPools/p", "LinkedInvalidPropertyId"),
-        ("", "LinkedInvalidPropertyId"),
-        (None, "LinkedInvalidPropertyId"),
-        ({"id": 1}, "LinkedInvalidPropertyId"),
-        (f"{BALANCER}/probes/slow", "InvalidParameter"),
-    ],
-)
-def test_what_is_no_probe_for_a_scale_set_is_refused(balanced: Api, identifier: object, code: str):
-    with balanced.desk.database.read() as connection, pytest.raises(ArmError) as refused:
-        find_probe(connection, identifier, target="properties.x")
-    assert refused.value.code == code
-    assert refused.value.target == (
-        "slow.intervalInSeconds" if "slow" in str(identifier) else "properties.x"
-    )
+NO_PROBES: list[tuple[object, str]] = [
+    (f"{BALANCER}/probes/q", "InvalidResourceReference"),
+    (f"{BALANCER}2/probes/p", "InvalidResourceReference"),
+    (BALANCER, "LinkedInvalidPropertyId"),
+    (f"{BALANCER}/backendAddressPools/p", "LinkedInvalidPropertyId"),
+    ("", "LinkedInvalidPropertyId"),
+    (None, "LinkedInvalidPropertyId"),
+    ({"id": 1}, "LinkedInvalidPropertyId"),
+    (f"{BALANCER}/probes/slow", "InvalidParameter"),
+]
+
+
+def test_what_is_no_probe_for_a_scale_set_is_refused(balanced: Api):
+    for identifier, code in NO_PROBES:
+        with balanced.desk.database.read() as connection, pytest.raises(ArmError) as refused:
+            find_probe(connection, identifier, target="properties.x")
+        assert refused.value.code == code
+        at = "slow.intervalInSeconds" if code == "InvalidParameter" else "properties.x"
+        assert refused.value.target == at
 
 
 def test_users_are_the_scale_sets_that_name_a_probe_and_stay(balanced: Api):

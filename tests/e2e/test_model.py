@@ -87,8 +87,12 @@ def test_manual_instances_get_the_model_when_they_are_named(lab):
         assert (plan["purpose"], plan["need"]) == ("Model", "RerunExtensions")
         assert [batch["instances"] for batch in plan["batches"]] == [["hand_0"], ["hand_1"]]
         assert "extensions: RerunExtensions" in lab.run("upgrade", "plan", "hand").stdout
+        told = lab.run("update-instances", "hand", "hand_1", "--no-wait").stdout
+        assert "recorded; run: labctl update-instances hand hand_1" in told
+        # The same command goes on with what is recorded only, or was interrupted.
         done = lab.json("update-instances", "hand", "hand_1")
-        assert done["updated"] == ["hand_1"]
+        assert done["updated"] == []
+        assert "1 healthy" in done["message"]
         assert latest(lab, "hand") == [False, True]
         assert lab.ask("hand_1", "cat /data/runs").split() == ["before", "after"]
         # The extension ran again on the same boot of the same disk.

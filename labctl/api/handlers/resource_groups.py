@@ -133,6 +133,7 @@ def delete_group(desk: Desk, call: Call) -> Answer:
                 connection,
                 kind=GROUP_DELETE,
                 resource=group.id,
+                goal={"method": "DELETE"},
                 who=call.principal.name,
                 now=call.now,
             )

@@ -1,6 +1,5 @@
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -160,24 +159,53 @@ def test_a_probe_in_use_can_neither_go_nor_become_impossible(api: Api):
     assert (load_everything(api), load_spec(api, "web").health) == (before, health)
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("loadBalancers/lb", {}),
-        ("loadBalancers/lb", {"location": "eastus", "properties": []}),
-        ("loadBalancers/lb", {"location": "eastus", "identity": {"type": "SystemAssigned"}}),
-        ("loadBalancers/a%20b", {"location": "eastus"}),
-        ("virtualNetworks/v", {"location": "eastus"}),
-        ("applicationGateways/a", {"location": "eastus"}),
-        ("networkInterfaces/n", {"location": "eastus"}),
-    ],
-    ids=str,
-)
-def test_what_is_refused_is_not_kept(api: Api, path: str, body: dict[str, Json]):
+def test_a_set_that_a_client_made_keeps_its_reference_and_what_it_names(api: Api):
+    make_group(api)
+    balancer = f"{NETWORK}/loadBalancers/lb"
+    api.ask("PUT", balancer, body=make_balancer({"web": tcp(80)}))
+    api.ask("PUT", f"{NETWORK}/virtualNetworks/vnet", body=VNET)
+    probe = {"id": f"{IDS}/loadBalancers/lb/probes/web"}
+    subnet = {"subnet": {"id": f"{IDS}/virtualNetworks/vnet/subnets/default"}}
+    card = {"ipConfigurations": [{"name": "ip", "properties": subnet}]}
+    network = {
+        "healthProbe": probe,
+        "networkInterfaceConfigurations": [{"name": "nic", "properties": card}],
+    }
+    image = {"publisher": "labctl", "offer": "tiny", "sku": "default", "version": "1.0.0"}
+    profile = {"storageProfile": {"imageReference": image}, "networkProfile": network}
+    body = {
+        "location": "eastus",
+        "sku": {"name": "Standard_B1s", "capacity": 1},
+        "properties": {"upgradePolicy": {"mode": "Manual"}, "virtualMachineProfile": profile},
+    }
+    path = "resourceGroups/rg1/providers/Microsoft.Compute/virtualMachineScaleSets/web"
+    made = api.ask("PUT", path, body=body)
+    assert made.status_code == 201, made.text
+    assert api.ask("PUT", balancer, body=make_balancer({"web": tcp(81)})).status_code == 200
+    assert load_spec(api, "web").health.probe == HealthProbe(protocol=Protocol.TCP, port=81)
+    shown = api.ask("GET", path).json()["properties"]["virtualMachineProfile"]["networkProfile"]
+    assert shown["healthProbe"] == probe
+    for used in ("virtualNetworks/vnet/subnets/default", "virtualNetworks/vnet"):
+        assert api.ask("DELETE", f"{NETWORK}/{used}").status_code == 409
+
+
+REFUSED: list[tuple[str, dict[str, Any]]] = [
+    ("loadBalancers/lb", {}),
+    ("loadBalancers/lb", {"location": "eastus", "properties": []}),
+    ("loadBalancers/lb", {"location": "eastus", "identity": {"type": "SystemAssigned"}}),
+    ("loadBalancers/a%20b", {"location": "eastus"}),
+    ("virtualNetworks/v", {"location": "eastus"}),
+    ("applicationGateways/a", {"location": "eastus"}),
+    ("networkInterfaces/n", {"location": "eastus"}),
+]
+
+
+def test_what_is_refused_is_not_kept(api: Api):
     make_group(api)
     before = load_everything(api)
-    assert api.ask("PUT", f"{NETWORK}/{path}", body=body).status_code == 400
-    assert load_everything(api) == before
+    for path, body in REFUSED:
+        assert api.ask("PUT", f"{NETWORK}/{path}", body=body).status_code == 400
+        assert load_everything(api) == before
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=8)

@@ -1,4 +1,4 @@
-import pytest
+from typing import Any
 
 from labctl.model.access import Scope
 from labctl.store.operations import load_open_operations
@@ -59,23 +59,22 @@ def test_conditions_are_checked(api: Api):
         assert found.status_code == status
 
 
-@pytest.mark.parametrize(
-    ("name", "body"),
-    [
-        ("rg1", {}),
-        ("rg1", {"location": 1}),
-        ("rg1", {"location": "eastus", "tags": [1]}),
-        ("rg1", {"location": "eastus", "managedBy": {}}),
-        ("rg1", {"location": "eastus", "colour": "red"}),
-        ("rg1.", {"location": "eastus"}),
-        ("a" * 91, {"location": "eastus"}),
-    ],
-    ids=str,
-)
-def test_what_is_refused_changes_nothing(api: Api, name: str, body: dict[str, object]):
-    answer = api.ask("PUT", f"resourceGroups/{name}", body=body)
-    assert answer.status_code == 400
-    assert load_everything(api) == []
+REFUSED: list[tuple[str, dict[str, Any]]] = [
+    ("rg1", {}),
+    ("rg1", {"location": 1}),
+    ("rg1", {"location": "eastus", "tags": [1]}),
+    ("rg1", {"location": "eastus", "managedBy": {}}),
+    ("rg1", {"location": "eastus", "colour": "red"}),
+    ("rg1.", {"location": "eastus"}),
+    ("a" * 91, {"location": "eastus"}),
+]
+
+
+def test_what_is_refused_changes_nothing(api: Api):
+    for name, body in REFUSED:
+        answer = api.ask("PUT", f"resourceGroups/{name}", body=body)
+        assert answer.status_code == 400
+        assert load_everything(api) == []
 
 
 def test_only_those_who_operate_may_write(api: Api):
