@@ -118,11 +118,12 @@ def make_world(path: Path) -> World:
 
     def put_slow(desk: Desk, call: Call) -> Answer:
         name = call.parameters["name"]
-        world.before_put(name)
+        if desk is world.desk:  # and not a rehearsal's
+            world.before_put(name)
+            world.puts.append(name)
         body = call.read_document()
         if "refuse" in body["properties"]:
             raise ArmError(400, "Refused", "not this one")
-        world.puts.append(name)
         with desk.database.write() as connection:
             save_resource(
                 connection,

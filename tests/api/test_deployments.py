@@ -1,14 +1,21 @@
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
 
+from labctl.api.deploy import make_step
+from labctl.api.routes import make_routes
+from labctl.controller.operations import Ending, Operations
 from labctl.model.access import Scope
 from labctl.store.operations import load_open_operations
+from labctl.store.scale_sets import load_scale_sets
 from tests.api.deploying import SLOW, World, deployment, make_world, slow, wish
 from tests.api.serving import SUBSCRIPTION, VERSION, Api
 
+IMAGE = {"publisher": "labctl", "offer": "tiny", "sku": "default", "version": "latest"}
 VNET = {
     "type": "Microsoft.Network/virtualNetworks",
     "apiVersion": VERSION,
@@ -140,3 +147,37 @@ def test_over_http_as_az_does_it(api: Api):
     assert [each["name"] for each in listed] == ["d1"]
     refused = api.ask("PUT", path, body={}, scope=Scope.READ)
     assert refused.status_code == 403
+
+
+@pytest.mark.parametrize("name", ["az-vmss-create", "az-vmss-create-rolling"])
+def test_az_vmss_create_makes_a_scale_set_and_asks_for_nothing_more_afterwards(api: Api, name):
+    text = (Path("tests/arm/templates") / f"{name}.json").read_text()
+    text = re.sub(r'"imageReference": \{[^}]*\}', f'"imageReference": {json.dumps(IMAGE)}', text)
+    body = json.loads(text)
+    api.ask("PUT", "resourcegroups/rg1", body={"location": "lab"})
+    path = "resourcegroups/rg1/providers/Microsoft.Resources/deployments/d1"
+    assert api.ask("POST", f"{path}/validate", body=body).status_code == 200
+    assert api.ask("PUT", path, body=body).status_code == 201
+    steps = {
+        "deployment": make_step(api.desk, make_routes()),
+        "set-apply": lambda operation: Ending(),  # its instances are up
+    }
+    runner = Operations(api.desk.database, api.desk.board, quick=steps, slow={})
+    for _ in range(10):
+        with api.desk.database.read() as connection:
+            operations = load_open_operations(connection)
+        for operation in operations:
+            runner.step_once(operation)
+    properties = api.ask("GET", path).json()["properties"]
+    assert properties["provisioningState"] == "Succeeded", properties["error"]
+    shown = properties["outputs"]["VMSS"]["value"]
+    assert shown["virtualMachineProfile"]["storageProfile"]["imageReference"] == IMAGE
+    assert "customData" not in json.dumps(shown)
+    with api.desk.database.read() as connection:
+        assert [row.name for row in load_scale_sets(connection)] == [name_of_set(body)]
+    found = api.ask("POST", f"{path}/whatIf", body=body).json()["properties"]["changes"]
+    assert {each["changeType"] for each in found} == {"NoChange"}
+
+
+def name_of_set(body) -> str:
+    return body["properties"]["template"]["resources"][-1]["name"]

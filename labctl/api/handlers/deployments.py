@@ -22,12 +22,14 @@ from labctl.api.deployments import (
     render,
 )
 from labctl.api.desk import Desk
+from labctl.api.errand import Errand
 from labctl.api.groups import check_group
 from labctl.api.query import cut, read_filter
-from labctl.api.rehearsed import rehearse_all, tell_changes
+from labctl.api.rehearsed import Rehearsed, rehearse_all, tell_changes
 from labctl.api.respond import RETRY_AFTER, answer_page, make_link
 from labctl.api.route import Route, Routes
 from labctl.arm.errors import conflict, invalid
+from labctl.arm.template import Template
 from labctl.model.access import Scope
 from labctl.store.arm_resources import (
     find_resource,
@@ -36,6 +38,7 @@ from labctl.store.arm_resources import (
     save_resource,
 )
 from labctl.store.operations import add_operation
+from labctl.store.rehearsal import Rehearsal
 
 Json = Any  # what json.loads gives
 
@@ -49,7 +52,7 @@ def put_deployment(find_routes: FindRoutes, desk: Desk, call: Call) -> Answer:
         group = check_group(connection, desk, call.parameters["group"], is_written=True)
     wish, _ = read_wish(desk, call, group)
     template = wish.read()
-    refuse_unknown(wish.make_errand(desk, find_routes(), call.now), template)
+    _rehearse(wish.make_errand(desk, find_routes(), call.now), template)
     name = call.parameters["name"]
     with desk.database.write() as connection:
         check_group(connection, desk, group.name, is_written=True)
@@ -114,9 +117,7 @@ def validate(find_routes: FindRoutes, desk: Desk, call: Call) -> Answer:
     wish, _ = read_wish(desk, call, group)
     template = wish.read()
     errand = wish.make_errand(desk, find_routes(), call.now)
-    refuse_unknown(errand, template)
-    rehearsed = rehearse_all(errand, template)
-    refuse_all([each.error for each in rehearsed if each.error is not None], template)
+    rehearsed = _rehearse(errand, template)
     name = call.parameters["name"]
     return Answer(
         body={
@@ -148,9 +149,7 @@ def tell_what_if(find_routes: FindRoutes, desk: Desk, call: Call) -> Answer:
         )
     template = wish.read()
     errand = wish.make_errand(desk, find_routes(), call.now)
-    refuse_unknown(errand, template)
-    rehearsed = rehearse_all(errand, template)
-    refuse_all([each.error for each in rehearsed if each.error is not None], template)
+    rehearsed = _rehearse(errand, template)
     changes = tell_changes(errand, rehearsed, group.key, has_payloads=form != "ResourceIdOnly")
     return Answer(
         body={
@@ -230,6 +229,16 @@ def export_template(desk: Desk, call: Call) -> Answer:
     """The template that was deployed, without secrets that it spells out."""
     with desk.database.read() as connection:
         return Answer(body={"template": get_called(connection, desk, call).document["template"]})
+
+
+def _rehearse(errand: Errand, template: Template) -> list[Rehearsed]:
+    """What would come of it. Raises ArmError for what is known to fail."""
+    refuse_unknown(errand, template)
+    if isinstance(errand.desk.database, Rehearsal):
+        return []  # a template in a template in a rehearsal: it is looked at, but not tried
+    rehearsed = rehearse_all(errand, template)
+    refuse_all([each.error for each in rehearsed if each.error is not None], template)
+    return rehearsed
 
 
 _GROUP = "/subscriptions/{subscription}/resourceGroups/{group}"
