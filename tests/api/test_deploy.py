@@ -5,6 +5,7 @@ import pytest
 
 from labctl.api import deploy
 from labctl.controller.operations import Ending
+from labctl.errors import HostError
 from labctl.model.access import Scope
 from labctl.store.arm_resources import remove_resource
 from labctl.store.operations import end_operation, find_last_operation
@@ -296,3 +297,29 @@ def test_an_internal_error_fails_the_deployment_and_no_more(world):
     world.begin("d1", {"resources": [slow("a")]})
     world.take_steps()
     assert world.show("d1")["error"]["details"][0]["code"] == "InternalServerError"
+
+
+def test_an_error_that_nobody_has_foreseen_ends_the_deployment_and_its_secrets(world, monkeypatch):
+    world.begin("d1", CHAIN, SECRET)
+
+    def fail(*given):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deploy, "load_wish", fail)
+        world.take_steps()
+    assert world.show("d1")["error"]["code"] == "InternalServerError"
+    assert last_operation(world, "d1").goal == {}
+
+
+def test_a_deployment_goes_on_when_the_store_was_away(world, monkeypatch):
+    world.begin("d1", CHAIN, SECRET)
+
+    def fail(*given):
+        raise HostError("the store cannot be used")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deploy, "load_wish", fail)
+        world.take_steps(2)
+    world.take_steps()
+    assert world.show("d1")["provisioningState"] == "Succeeded"

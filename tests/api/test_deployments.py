@@ -7,6 +7,7 @@ import pytest
 import requests
 
 from labctl.api.deploy import make_step
+from labctl.api.handlers import deployments
 from labctl.api.routes import make_routes
 from labctl.controller.operations import Ending, Operations
 from labctl.model.access import Scope
@@ -117,6 +118,18 @@ def test_secrets_that_a_template_spells_out_are_not_exported(world):
     assert exported["parameters"] == {"password": {"type": "securestring"}}
     kept = {"user": "u", "adminPassword": "[parameters('password')]"}
     assert exported["resources"][0]["properties"] == kept
+
+
+def test_old_deployments_are_forgotten_but_not_active_ones(world, monkeypatch):
+    monkeypatch.setattr(deployments, "MOST", 2)
+    world.is_held = True
+    world.begin("active", {"resources": [slow("a")]})
+    world.take_steps(2)
+    for name in ("d1", "d2", "d3"):
+        world.begin(name, {"resources": []})
+        world.take_steps(2)
+    listed = world.ask("GET", "rg1/providers/Microsoft.Resources/deployments").body["value"]
+    assert {each["name"] for each in listed} == {"active", "d2", "d3"}
 
 
 def test_over_http_as_az_does_it(api: Api):

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from sqlalchemy import Connection
+
 from labctl.api.call import Answer, Call
 from labctl.api.deploy import begin, save_document
 from labctl.api.deployments import (
@@ -41,6 +43,8 @@ from labctl.store.operations import add_operation
 from labctl.store.rehearsal import Rehearsal
 
 Json = Any  # what json.loads gives
+
+MOST = 200  # deployments of a group that are remembered; Azure remembers 800
 
 # All routes of the API, of which these are some.
 FindRoutes = Callable[[], Routes]
@@ -94,6 +98,7 @@ def put_deployment(find_routes: FindRoutes, desk: Desk, call: Call) -> Answer:
             },
             now=call.now,
         )
+        _forget_oldest(connection, group.key)
         row = get_deployment(connection, desk, group.name, name)
         body = render(connection, row)
     return Answer(
@@ -229,6 +234,15 @@ def export_template(desk: Desk, call: Call) -> Answer:
     """The template that was deployed, without secrets that it spells out."""
     with desk.database.read() as connection:
         return Answer(body={"template": get_called(connection, desk, call).document["template"]})
+
+
+def _forget_oldest(connection: Connection, group: str) -> None:
+    """Clients take a new name for each deployment, so their number would only grow."""
+    rows = load_resources(connection, type=DEPLOYMENT_TYPE, group=group)
+    rows.sort(key=lambda row: row.changed_at)
+    for row in rows[: max(len(rows) - MOST, 0)]:
+        if find_active(connection, row) is None:
+            remove_resource(connection, row.id)
 
 
 def _rehearse(errand: Errand, template: Template) -> list[Rehearsed]:
