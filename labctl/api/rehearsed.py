@@ -17,6 +17,9 @@ Json = Any  # what json.loads gives
 
 _NESTED = 10  # templates in a template that are looked at beforehand; writers wait meanwhile
 
+# Refusals that hold whatever has been deployed before.
+_FINAL = frozenset({"AuthorizationFailed", "InvalidResourceType", "NotSupportedInLab"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rehearsed:
@@ -51,7 +54,7 @@ def rehearse_all(errand: Errand, template: Template) -> list[Rehearsed]:
                 if not _put(aside, template, resource):
                     pending.add(resource.key)
             except ArmError as error:
-                if resource.needs.isdisjoint(pending):
+                if resource.needs.isdisjoint(pending) or error.code in _FINAL:
                     each = replace(each, error=error)
                 else:
                     each = replace(each, is_known=False)

@@ -171,16 +171,7 @@ def test_az_vmss_create_makes_a_scale_set_and_asks_for_nothing_more_afterwards(a
     path = "resourcegroups/rg1/providers/Microsoft.Resources/deployments/d1"
     assert api.ask("POST", f"{path}/validate", body=body).status_code == 200
     assert api.ask("PUT", path, body=body).status_code == 201
-    steps = {
-        "deployment": make_step(api.desk, make_routes()),
-        "set-apply": lambda operation: Ending(),  # its instances are up
-    }
-    runner = Operations(api.desk.database, api.desk.board, quick=steps, slow={})
-    for _ in range(10):
-        with api.desk.database.read() as connection:
-            operations = load_open_operations(connection)
-        for operation in operations:
-            runner.step_once(operation)
+    take_steps(api)
     properties = api.ask("GET", path).json()["properties"]
     assert properties["provisioningState"] == "Succeeded", properties["error"]
     shown = properties["outputs"]["VMSS"]["value"]
@@ -194,3 +185,33 @@ def test_az_vmss_create_makes_a_scale_set_and_asks_for_nothing_more_afterwards(a
 
 def name_of_set(body) -> str:
     return body["properties"]["template"]["resources"][-1]["name"]
+
+
+def take_steps(api: Api) -> None:
+    steps = {
+        "deployment": make_step(api.desk, make_routes()),
+        "set-apply": lambda operation: Ending(),  # its instances are up
+    }
+    runner = Operations(api.desk.database, api.desk.board, quick=steps, slow={})
+    for _ in range(10):
+        with api.desk.database.read() as connection:
+            operations = load_open_operations(connection)
+        for operation in operations:
+            runner.step_once(operation)
+
+
+def test_a_template_as_the_public_ones_makes_a_set_that_upgrades_itself(api: Api):
+    template = json.loads(Path("tests/arm/templates/rolling-with-probe.json").read_text())
+    given = {"setName": {"value": "web"}, "login": {"value": "none"}}
+    api.ask("PUT", "resourcegroups/rg1", body={"location": "lab"})
+    path = "resourcegroups/rg1/providers/Microsoft.Resources/deployments/d1"
+    begun = api.ask("PUT", path, body=wish(template, given))
+    assert begun.status_code == 201, begun.text
+    take_steps(api)
+    properties = api.ask("GET", path).json()["properties"]
+    assert properties["provisioningState"] == "Succeeded", properties["error"]
+    assert properties["outputs"] == {"automatic": {"type": "bool", "value": True}}
+    del template["resources"][-1]["condition"]
+    refused = api.ask("PUT", path, body=wish(template, given))
+    assert refused.status_code == 400
+    assert "autoscale" in refused.json()["error"]["message"].lower()
