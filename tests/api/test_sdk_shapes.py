@@ -121,7 +121,7 @@ def test_an_operation_that_failed_names_each_instance_in_its_details(api, client
         poller.result(LONG)
     error = failed.value.error
     assert error.code
-    assert [(each.target, bool(each.code)) for each in error.details] == [("web_1", True)]
+    assert [(each.target, bool(each.code)) for each in error.details] == [("1", True)]
     assert "script" in error.details[0].message
 
 
