@@ -33,6 +33,11 @@ class Settings:
         return self.state_dir / "cache"
 
     @property
+    def import_dir(self) -> Path:
+        """Files that the API may import from (0700); only who may write here chooses them."""
+        return self.state_dir / "import"
+
+    @property
     def locks_dir(self) -> Path:
         """Lock files; one for each scale set and one for each image digest."""
         return self.state_dir / "locks"

@@ -1,10 +1,9 @@
 """A template that is deployed: its resources in order, their bodies, its outputs."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 from labctl.arm.errors import ArmError, not_supported
-from labctl.arm.template_fault import MAX_DEPTH, Fault, Json, UnknownYet, invalid_template
+from labctl.arm.template_fault import MAX_DEPTH, Fault, Json, invalid_template
 from labctl.arm.template_parameters import is_of_type, is_secure, resolve_parameters
 from labctl.arm.template_parse import Invocation, is_expression, parse_expression, walk
 from labctl.arm.template_resources import PlannedResource, expand
@@ -31,8 +30,7 @@ _NOT_SENT = frozenset(
     }
 )
 
-# The resource with this id as it is now. Raises ArmError when there is none, UnknownYet when
-# this deployment has yet to make it.
+# The resource with this id as it is now. Raises ArmError when there is none.
 FindNow = Callable[[str], dict[str, Json]]
 
 
@@ -102,7 +100,7 @@ class Template:
             "/deploymenttemplate.json"
         ):
             raise not_supported(
-                f"The lab deploys templates into resource groups; '{schema[:200]}' is another kind.",
+                f"A lab deploys into resource groups; '{schema[:200]}' is another kind.",
                 target="$schema",
             )
         if _pick(self._document, "functions") not in (None, [], {}):
@@ -166,9 +164,7 @@ class Template:
         return needs - {resource.key}
 
     def _find_references(self, resource: PlannedResource) -> Iterator[str]:
-        parts = [
-            value for key, value in resource.source.items() if key.lower() not in _NOT_SENT
-        ]
+        parts = [value for key, value in resource.source.items() if key.lower() not in _NOT_SENT]
         for text in find_texts(parts):
             if not is_expression(text) or "reference" not in text.lower():
                 continue
@@ -298,4 +294,4 @@ def _pick(document: Mapping[str, Json], name: str) -> Json:
     return None if key is None else document[key]
 
 
-__all__ = ["FindNow", "PlannedResource", "Setting", "Template", "UnknownYet"]
+__all__ = ["FindNow", "PlannedResource", "Setting", "Template"]

@@ -12,16 +12,8 @@ MAX_SIZE = 16 * 2**20  # characters and values that expressions give, all togeth
 _NODE_SIZE = 8  # a value in a list costs more than a character
 
 
-class Fault(Exception):
+class Fault(Exception):  # noqa: N818 - a fault of the template
     """Why an expression has no value. Never holds values: they may be secret."""
-
-
-class UnknownYet(Exception):
-    """The expression asks for a resource that this deployment has yet to make."""
-
-    def __init__(self, identifier: str) -> None:
-        super().__init__(identifier)
-        self.identifier = identifier
 
 
 class Budget:

@@ -85,7 +85,7 @@ def _match(declared: Mapping[str, Json], given: Mapping[str, Json]) -> dict[str,
             continue
         if isinstance(wrapped, dict) and find_key(wrapped, "reference") is not None:
             raise not_supported(
-                f"The parameter '{name}' refers to a key vault, and a lab has none; give its value.",
+                f"The parameter '{name}' refers to a key vault, and a lab has none: give a value.",
                 target=f"parameters.{name}.reference",
             )
         inner = find_key(wrapped, "value") if isinstance(wrapped, dict) else None

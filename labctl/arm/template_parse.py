@@ -50,7 +50,7 @@ Node = Literal | Invocation | Member
 class _Token:
     kind: str
     text: str
-    at: int
+    at: int  # without the bracket before it
 
 
 def is_expression(text: str) -> bool:
@@ -173,7 +173,7 @@ class _Parser:
     def _unexpected(self, wanted: str) -> Fault:
         token = self._peek()
         found = "the end" if token.kind == "end" else f"'{token.text[:40]}'"
-        return Fault(f"at character {token.at + 1} there is {found} where {wanted} belongs")
+        return Fault(f"at character {token.at + 2} there is {found} where {wanted} belongs")
 
 
 def _read_tokens(text: str) -> Iterator[_Token]:
@@ -185,6 +185,8 @@ def _read_tokens(text: str) -> Iterator[_Token]:
             if rest.startswith("'"):
                 raise Fault("a text has no closing quote; a quote in a text is written ''")
             raise Fault(f"the expression cannot be read from '{rest[:40]}' on")
-        yield _Token(kind=found.lastgroup, text=found[found.lastgroup], at=found.end())
+        yield _Token(
+            kind=found.lastgroup, text=found[found.lastgroup], at=found.start(found.lastgroup)
+        )
         at = found.end()
     yield _Token(kind="end", text="", at=end)

@@ -57,9 +57,7 @@ class PlannedResource:
         return replace(self, needs=needs)
 
 
-def expand(
-    source: list[Json] | dict[str, Json], evaluator: Evaluator
-) -> Iterator[PlannedResource]:
+def expand(source: list[Json] | dict[str, Json], evaluator: Evaluator) -> Iterator[PlannedResource]:
     """Each resource, in the template's order. Raises ArmError with the place of what is wrong."""
     yield from _expand_all(source, "resources", evaluator, None)
 

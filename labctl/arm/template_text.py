@@ -1,5 +1,6 @@
 """Functions of templates that make texts of texts."""
 
+# ruff: noqa: ARG001 - every function is given the budget, and few ask for room in it
 import base64
 import binascii
 import hashlib
@@ -70,7 +71,7 @@ def _shape(value: Json, form: str) -> str:
     is_number = isinstance(value, int) and not isinstance(value, bool)
     if not is_number or (digits and not digits.isdecimal()) or int(digits or 0) > 99:
         raise Fault("the lab's format() knows {n}, {n:D3}, {n:X4} and {n:N0}, for integers")
-    width = int(digits or 0)
+    value, width = take_int(value), int(digits or 0)
     if kind in "dD":
         return f"{'-' if value < 0 else ''}{abs(value):0{width}d}"
     if kind in "xX" and value >= 0:
@@ -199,10 +200,17 @@ def decode_json(given: Sequence[Json], budget: Budget) -> Json:
 def read_json(text: str) -> Json:
     """JSON in a text, with nothing in it that could not be sent again."""
     try:
-        found = json.loads(text, parse_constant=_refuse)
+        found = json.loads(text, parse_constant=_refuse, parse_float=_read_float)
         json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise Fault("the text is not JSON") from error
+    return found
+
+
+def _read_float(text: str) -> float:
+    found = float(text)
+    if found in {float("inf"), float("-inf")}:
+        raise ValueError(text[:40])
     return found
 
 

@@ -1,5 +1,6 @@
 """Functions of templates on numbers, arrays, objects and conditions."""
 
+# ruff: noqa: ARG001 - every function is given the budget, and few ask for room in it
 import json
 from collections.abc import Callable, Sequence
 
@@ -36,7 +37,7 @@ def take_int(value: Json) -> int:
     """The number, or a Fault."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise Fault(f"an integer is needed where there is {tell_type(value)}")
-    return value
+    return keep_int(value)
 
 
 def take_bool(value: Json) -> bool:
@@ -216,8 +217,10 @@ def _merge(under: dict[str, Json], over: dict[str, Json]) -> dict[str, Json]:
     merged = dict(under)
     for key, value in over.items():
         before = merged.get(key)
-        both = isinstance(before, dict) and isinstance(value, dict)
-        merged[key] = _merge(before, value) if both else value
+        if isinstance(before, dict) and isinstance(value, dict):
+            merged[key] = _merge(before, value)
+        else:
+            merged[key] = value
     return merged
 
 

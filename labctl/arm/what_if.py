@@ -25,6 +25,17 @@ def compare(before: Json, after: Json, path: str = "") -> list[dict[str, Json]]:
     return [_tell(path, "Modify", before=before, after=after)]
 
 
+def leave_ours_out(document: Json) -> Json:
+    """A resource without what the lab says of it at the moment."""
+    if isinstance(document, list):
+        return [leave_ours_out(each) for each in document]
+    if not isinstance(document, dict):
+        return document
+    return {
+        key: leave_ours_out(value) for key, value in document.items() if key.lower() not in _OURS
+    }
+
+
 def _compare_objects(
     before: Mapping[str, Json], after: Mapping[str, Json], path: str
 ) -> list[dict[str, Json]]:

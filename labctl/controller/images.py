@@ -142,6 +142,11 @@ def delete_image(
     return image.digest in collect_garbage(settings, database).digests
 
 
+def ensure_file_forgotten(settings: Settings, database: Database, digest: str) -> bool:
+    """Delete a file, once its row is gone, unless something needs it. False: it stays."""
+    return _delete_unneeded(settings, database, digest)
+
+
 def collect_garbage(settings: Settings, database: Database) -> Collected:
     """Delete the files that no version names and nothing uses, and rests of killed imports."""
     return Collected(

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from labctl.drivers import qcow2
 from labctl.drivers.command import CommandError, run
+from labctl.drivers.failpoint import reach
 from labctl.errors import HostError, InvalidError, NotFoundError
 from labctl.settings import Settings, make_passable
 
@@ -67,6 +68,7 @@ def admitting(
         part = workplace / "image.qcow2"
         with _explaining_a_full_disk(settings.blobs_dir, source):
             digest = _bring(source, part, source_format=source_format, may_link=may_link)
+        reach("import:copied")
         # The copy is checked, not the source: nobody else can change it any more.
         header = qcow2.verify(part, name=source)
         with locked(settings, digest):

@@ -62,6 +62,15 @@ def ensure_definition(
     return False
 
 
+def set_description(connection: Connection, name: str, description: str) -> None:
+    """Describe a definition, for people."""
+    connection.execute(
+        update(image_definition)
+        .where(image_definition.c.name == name)
+        .values(description=description)
+    )
+
+
 def find_definition(connection: Connection, name: str) -> ImageDefinition | None:
     """The definition of this name, if there is one."""
     found = [each for each in load_definitions(connection) if each.name == name]

@@ -1,6 +1,6 @@
 """What `latest` may mean: publishing, regions, exclusion, end of life."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -62,6 +62,31 @@ def replicate_everywhere(
     image = get_version(connection, definition, version, now=now)
     connection.execute(delete(image_replica).where(*_key(image_replica, image)))
     return replace(image, replicas=())
+
+
+def set_regions(
+    connection: Connection,
+    definition: str,
+    version: VersionNumber,
+    regions: Mapping[str, bool],
+    *,
+    now: datetime,
+) -> ImageVersion:
+    """Let a version be used in exactly these regions; none: in every region. True: not as `latest`.
+
+    Where it was before, it stays as long as it was. Raises NotFoundError.
+    """
+    image = get_version(connection, definition, version, now=now)
+    for replica in image.replicas:
+        if replica.region not in regions:
+            table = image_replica
+            connection.execute(
+                delete(table).where(*_key(table, image), table.c.region == replica.region)
+            )
+    replicate_version(connection, definition, version, tuple(regions), now=now)
+    for region, is_excluded in regions.items():
+        _exclude_replica(connection, image, region, is_excluded=is_excluded)
+    return get_version(connection, definition, version, now=now)
 
 
 def exclude_version(

@@ -9,10 +9,6 @@ from typing_extensions import override
 from labctl.store.database import Database
 
 
-class _Kept(Exception):
-    """Nothing of a rehearsal is."""
-
-
 class Rehearsal(Database):
     """Looks like the database to those who read and write, one after the other, in one thread."""
 
@@ -60,9 +56,8 @@ class Rehearsal(Database):
 @contextmanager
 def rehearse(database: Database) -> Iterator[Rehearsal]:
     """Writers wait meanwhile; what is written into the rehearsal is gone at its end."""
-    try:
-        with database.write() as connection:
+    with database.write() as connection:
+        try:
             yield Rehearsal(database, connection)
-            raise _Kept
-    except _Kept:
-        pass
+        finally:
+            connection.rollback()  # so that there is nothing to commit

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,18 +11,11 @@ from labctl.arm.errors import ArmError
 from labctl.model.publisher import Architecture
 from labctl.store.arm_resources import save_resource
 from labctl.store.origins import PulledSku, save_pulled_sku
-from tests.api.serving import SUBSCRIPTION, Api, serving
+from tests.api.serving import SUBSCRIPTION, Api
 
 COMPUTE = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/labctl/providers/Microsoft.Compute"
 TINY = f"{COMPUTE}/galleries/labctl/images/tiny"
 PLATFORM = {"publisher": "labctl", "offer": "tiny", "sku": "default"}
-
-
-@pytest.fixture(scope="module")
-def same(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """For tests that change nothing."""
-    with serving(tmp_path_factory.mktemp("images")) as running:
-        yield running
 
 
 def find(api: Api, reference: Any) -> tuple[str, str]:

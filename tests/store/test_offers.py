@@ -125,3 +125,18 @@ def test_a_setting_is_replaced_as_a_whole(connection):
     save_setting(connection, "x", {"a": 1})
     save_setting(connection, "x", {"b": 2})
     assert load_setting(connection, "x") == {"b": 2}
+
+
+def test_regions_are_set_as_a_whole_and_keep_since_when(connection):
+    offers.publish_version(connection, "tiny", ONE, NOW, regions=["near", "far"])
+    later = NOW + DAY
+    image = offers.set_regions(connection, "tiny", ONE, {"far": True, "new": False}, now=later)
+    assert [
+        (each.region, each.replicated_at, each.excluded_from_latest) for each in image.replicas
+    ] == [
+        ("far", NOW, True),
+        ("new", later, False),
+    ]
+    assert (latest(connection, "far"), latest(connection, "new")) == (None, ONE)
+    assert offers.set_regions(connection, "tiny", ONE, {}, now=later).replicas == ()
+    assert latest(connection, "elsewhere") == ONE

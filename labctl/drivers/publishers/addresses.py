@@ -62,7 +62,8 @@ def locate(publisher: Publisher, mirror: Mirror | None, url: str) -> str:
     Raises PublisherError for a host that is not the publisher's.
     """
     parts = urlsplit(url)
-    if parts.scheme != "https" or parts.hostname not in publisher.hosts or parts.port is not None:
+    # The whole authority: a user or a port that the publisher does not have is not its own either.
+    if parts.scheme != "https" or parts.netloc.lower() not in publisher.hosts:
         raise PublisherError(
             f"publisher {publisher.name!r} names an address that is not its own: {url!r}",
             detail=f"its hosts: {', '.join(publisher.hosts)}; only https",
