@@ -10,6 +10,7 @@ from labctl.api.galleries import VERSION, GalleryImage
 from labctl.api.respond import make_etag
 from labctl.arm.errors import resource_not_found
 from labctl.arm.ids import ResourceId, parse_id
+from labctl.arm.image_source import mask_uri
 from labctl.controller.image_import import IMPORTING
 from labctl.errors import InvalidError
 from labctl.model.image import ImageVersion, VersionNumber
@@ -131,11 +132,16 @@ def _render_model(version: GalleryVersion) -> dict[str, Json]:
     properties = dict(kept.get("properties") or {})
     publishing = dict(properties.get("publishingProfile") or {})
     storage = dict(properties.get("storageProfile") or {})
+    disk = dict(storage.get("osDiskImage") or {})
+    source = disk.get("source") or {}
+    if "uri" in source:
+        disk["source"] = {**source, "uri": mask_uri(source["uri"])}
+    if disk:
+        storage["osDiskImage"] = disk
     image = version.image
     # What is on its way is shown as it was wished for: nothing of it is in the gallery yet.
     if image is not None and not version.is_creating:
         publishing = _render_publishing(image, publishing)
-        disk = dict(storage.get("osDiskImage") or {})
         disk["sizeInGB"] = -(-image.virtual_size // 2**30)
         disk.setdefault("hostCaching", "ReadOnly")
         storage["osDiskImage"] = disk

@@ -49,26 +49,6 @@ def find_form(reference: Mapping[str, Json]) -> Form:
     return Form.ID if reference.get("id") is not None else Form.PUBLISHER
 
 
-def merge_reference(present: Mapping[str, Json], sent: Mapping[str, Json]) -> dict[str, Json]:
-    """Merge a reference that was sent over the present one; another form replaces it.
-
-    {"id": ...} over {"publisher", "offer", "sku", "version"} leaves nothing of these; {"version"}
-    alone changes only the version.
-    """
-    given = without_nulls(sent)
-    kept = without_nulls(present)
-    kept.pop("exactVersion", None)
-    if "id" in given:
-        return given
-    if any(name in given for name in _NAMES):
-        kept.pop("id", None)
-    if "version" in given and "id" in kept:
-        identifier = parse_id(kept["id"])
-        if identifier.type.lower() == VERSION.lower() and identifier.parent is not None:
-            kept["id"] = str(identifier.parent)
-    return {**kept, **given}
-
-
 def find_image(
     connection: Connection, reference: Json, *, target: str, desk: Desk
 ) -> tuple[str, str]:
@@ -104,25 +84,27 @@ def describe_image(
     connection: Connection,
     definition: str,
     version: str,
-    form: Form = Form.ID,
+    form: Form | None = None,
     *,
     desk: Desk,
     written: Mapping[str, Json] | None = None,
 ) -> dict[str, Json]:
     """Refer to an image in the way that the client used.
 
-    `written` is what the client wrote last: while it still means the image, it is the answer, in
-    the client's case and under the publisher that it named.
+    `written` is what the client wrote last. While it still means the image, it is the answer, in
+    the client's case; else, unless a `form` is named, the answer has its form, and the publisher
+    that it named.
     """
-    if written:
-        try:
-            meant = find_image(connection, dict(written), target="imageReference", desk=desk)
-        except ArmError:
-            meant = None  # it is gone, or means another by now
-        if meant == (definition, version):
-            plain = without_nulls(written)
-            plain.pop("exactVersion", None)
-            return plain
+    kept = without_nulls(written or {})
+    kept.pop("exactVersion", None)
+    if _means(connection, kept, (definition, version), desk):
+        return kept
+    if kept and form is None:
+        form = find_form(kept)
+        if form is Form.PUBLISHER:
+            other = {**kept, "version": version}
+            if _means(connection, other, (definition, version), desk):
+                return other
     if form is Form.PUBLISHER:
         return {
             "publisher": LAB_PUBLISHER,
@@ -134,6 +116,15 @@ def describe_image(
     if version != LATEST:
         identifier = identifier.child("versions", version)
     return {"id": str(identifier)}
+
+
+def _means(
+    connection: Connection, reference: Mapping[str, Json], image: tuple[str, str], desk: Desk
+) -> bool:
+    try:
+        return find_image(connection, dict(reference), target="id", desk=desk) == image
+    except ArmError:
+        return False  # what it named is gone
 
 
 def make_image_id(connection: Connection, desk: Desk, definition: str) -> ResourceId:

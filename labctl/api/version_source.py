@@ -1,7 +1,7 @@
 """Brings new versions into the gallery by their source, and keeps versions from changing theirs."""
 
 from datetime import datetime
-from typing import assert_never
+from typing import Any, assert_never
 
 from sqlalchemy import Connection
 
@@ -13,13 +13,23 @@ from labctl.api.gallery_write import refuse_change
 from labctl.api.images import find_image
 from labctl.arm.errors import ArmError, invalid
 from labctl.arm.gallery_body import VersionBody, read_body
-from labctl.arm.image_source import WAYS, FileSource, Source, UrlSource, VersionSource, read_source
+from labctl.arm.image_source import (
+    WAYS,
+    FileSource,
+    Source,
+    UrlSource,
+    VersionSource,
+    mask_uri,
+    read_source,
+)
 from labctl.controller.image_import import HAS_ROW, IMAGE_IMPORT, MAY_READ_HOST, check_file
 from labctl.errors import InvalidError, NotFoundError, RefusedError
 from labctl.model.access import Scope
 from labctl.model.image import ImageVersion, VersionNumber
 from labctl.store.gallery import add_version, find_definition, resolve
 from labctl.store.operations import Operation, add_operation
+
+Json = Any  # what json.loads gives
 
 _KIND = "galleryImageVersion"
 _SOURCE = "properties.storageProfile"
@@ -103,6 +113,23 @@ def _resolve(
     reference = {"id": str(source.id)}
     definition, version = find_image(connection, reference, target=f"{_SOURCE}.source", desk=desk)
     return resolve(connection, definition, version, now=now)
+
+
+def restore_uri(before: GalleryVersion, document: dict[str, Json]) -> None:
+    """Put the query of the address back, which no client is told; in place."""
+    if before.row is None:
+        return
+    kept, wanted = _find_disk(before.row.document), _find_disk(document)
+    uri = kept.get("uri")
+    if uri is not None and wanted.get("uri") == mask_uri(uri):
+        wanted["uri"] = uri
+
+
+def _find_disk(document: dict[str, Json]) -> dict[str, Json]:
+    found: dict[str, Json] = document.get("properties") or {}
+    for name in ("storageProfile", "osDiskImage", "source"):
+        found = found.get(name) or {}
+    return found
 
 
 def require_same_source(

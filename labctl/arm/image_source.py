@@ -62,6 +62,12 @@ class FileSource:
 Source = VersionSource | UrlSource | FileSource
 
 
+def mask_uri(uri: str) -> str:
+    """An address without its query, which is often a key."""
+    start, mark, fragment = uri.partition("#")
+    return start.partition("?")[0] + mark + fragment if start.startswith("https:") else uri
+
+
 def read_source(profile: StorageProfile) -> Source | None:
     """What a storage profile names; None: nothing. Raises ArmError."""
     if profile.data_disk_images:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from labctl.arm.gallery_body import Publishing, VersionBody, read_body
 from labctl.arm.ids import parse_id
-from labctl.arm.image_source import FileSource, UrlSource, read_source
+from labctl.arm.image_source import FileSource, UrlSource, mask_uri, read_source
 from labctl.arm.tracked import read_location
 from labctl.controller.clock import now as read_clock
 from labctl.controller.images import ensure_file_forgotten, import_image
@@ -98,12 +98,14 @@ class ImageImport:
     def __call__(self, operation: Operation) -> Ending | None:
         """Bring the file into the gallery, then offer it. Raises LabError."""
         with self._database.read() as connection:
-            row = _find_wish(connection, operation)
-            if row is None:
-                return Ending(is_canceled=True)
-            definition, version = _name_of(row.id)
+            row = find_resource(connection, operation.resource)
+            definition, version = _name_of(operation.resource)
             known = gallery.find_definition(connection, definition)
             there = gallery.find_version(connection, definition, version)
+        if row is not None and IMPORTING not in row.document and there is not None:
+            return Ending()  # killed after the offer
+        if row is None or row.document.get(IMPORTING) != operation.id:
+            return Ending(is_canceled=True)
         if known is None:
             raise NotFoundError(f"image definition {definition!r} is gone")
         source = read_source(_read_wish(row).properties.storage_profile)
@@ -116,6 +118,9 @@ class ImageImport:
                     return None
             except _StoppedError:
                 return None
+            except LabError as error:
+                _mask(error, source)
+                raise
         elif isinstance(source, UrlSource):
             ensure_forgotten(downloads_dir(self._settings), source.url)
         return self._offer(operation)
@@ -227,7 +232,7 @@ class ImageImport:
             else:
                 publishing = _read_wish(row).properties.publishing_profile
                 offer_as_wished(connection, definition, version, publishing, now=now)
-                document = {key: each for key, each in row.document.items() if key != IMPORTING}
+                document = _without_secrets(row.document)
                 save_resource(
                     connection,
                     row.id,
@@ -310,6 +315,30 @@ def _read_wish(row: ArmResource) -> VersionBody:
 def _name_of(identifier: str) -> tuple[str, VersionNumber]:
     words = identifier.split("/")  # .../images/I/versions/V
     return words[-3].lower(), VersionNumber.parse(words[-1])
+
+
+def _mask(error: LabError, source: UrlSource | FileSource) -> None:
+    """The query of an address is often a key, and errors are told to whoever may look."""
+    query = source.url.partition("?")[2] if isinstance(source, UrlSource) else ""
+    if query:
+        error.brief = error.brief.replace(query, "...")
+        error.detail = error.detail.replace(query, "...")
+        error.hint = error.hint.replace(query, "...")
+
+
+def _without_secrets(document: Mapping[str, Json]) -> dict[str, Json]:
+    """What is kept of a wish that has come true."""
+    kept = {key: each for key, each in document.items() if key != IMPORTING}
+    properties = dict(kept.get("properties") or {})
+    storage = dict(properties.get("storageProfile") or {})
+    disk = dict(storage.get("osDiskImage") or {})
+    source = disk.get("source") or {}
+    if "uri" not in source:
+        return kept
+    disk["source"] = {**source, "uri": mask_uri(source["uri"])}
+    storage["osDiskImage"] = disk
+    properties["storageProfile"] = storage
+    return {**kept, "properties": properties}
 
 
 def _open_transport(source: UrlSource) -> Transport:

@@ -28,7 +28,7 @@ from labctl.api.gallery_write import Wanted, read_wanted
 from labctl.api.groups import check_group
 from labctl.api.respond import accept, answer_page, check_conditions
 from labctl.api.route import Route
-from labctl.api.version_source import begin_version, require_same_source
+from labctl.api.version_source import begin_version, require_same_source, restore_uri
 from labctl.arm.errors import conflict, invalid, not_supported, resource_not_found
 from labctl.arm.gallery_body import VersionBody
 from labctl.arm.image_source import Source, read_source
@@ -93,6 +93,8 @@ def _write(desk: Desk, call: Call, *, must_exist: bool = False) -> Answer:
         )
         wanted.document["properties"].pop("labctl", None)
         source = _check(wanted)
+        if before is not None:
+            restore_uri(before, wanted.document)
         operation = None
         if before is None or before.state == "Failed":
             operation = begin_version(connection, desk, call, place, number, source)

@@ -14,11 +14,11 @@ import pytest
 
 from labctl.controller import image_import
 from labctl.controller.image_import import ImageImport, downloads_dir, ensure_import_dir
-from labctl.controller.operations import Operations
+from labctl.controller.operations import Ending, Operations
 from labctl.drivers.blobs import find_digests
 from labctl.model.access import Scope
 from labctl.model.image import ImageVersion, find_latest
-from labctl.store.arm_resources import remove_resource
+from labctl.store.arm_resources import find_resource, remove_resource
 from labctl.store.gallery import find_definition, load_versions, remove_definition
 from labctl.store.operations import load_open_operations
 from tests.api.serving import SUBSCRIPTION, Api
@@ -245,8 +245,11 @@ def test_what_is_downloaded_must_have_the_checksum(
     digest = hashlib.sha256(image.read_bytes() if is_right else b"").hexdigest()
     image.rename(mirror / "disk.qcow2")
     put_from(api, f"https://images.example:8443/disk.qcow2?sig=secret#sha256={digest}")
+    patch = {"properties": {"publishingProfile": {"replicaCount": 2}}}
+    assert api.ask("PATCH", f"{TINY}/versions/2.0.0", body=patch).status_code == 200
     [ending] = work(api)
     shown = api.ask("GET", f"{TINY}/versions/2.0.0")
+    assert "secret" not in shown.text
     if is_right:
         assert ending.error is None
         assert latest(api) == "2.0.0"
@@ -255,6 +258,31 @@ def test_what_is_downloaded_must_have_the_checksum(
         assert "checksum" in ending.error["message"]
         assert state(shown) == "Failed"
     assert not any(downloads_dir(api.desk.settings).iterdir())
+
+
+def test_the_key_in_an_address_is_told_nobody_and_not_forgotten(api: Api, mirror: Path):
+    uri = f"https://images.example/none.qcow2?sig=secret#sha256={'0' * 64}"
+    begun = put_from(api, uri)
+    assert "secret" not in begun.text
+    assert api.ask("PUT", f"{TINY}/versions/2.0.0", body=begun.json()).status_code == 200
+    [ending] = work(api)
+    assert ending.error is not None
+    assert "secret" not in str(ending.error)
+    assert state(api.ask("PUT", f"{TINY}/versions/2.0.0", body=begun.json())) == "Creating"
+    with api.desk.database.read() as connection:
+        row = find_resource(connection, f"{WHOLE_TINY}/versions/2.0.0")
+    assert row is not None
+    source = row.document["properties"]["storageProfile"]["osDiskImage"]["source"]
+    assert source["uri"] == uri
+
+
+def test_an_import_that_was_killed_after_the_offer_has_succeeded(api: Api, image: Path):
+    put_from(api, str(image))
+    desk = api.desk
+    with desk.database.read() as connection:
+        [operation] = load_open_operations(connection)
+    step = ImageImport(desk.settings, desk.database, desk.stop)
+    assert step(operation) == step(operation) == Ending()
 
 
 def test_a_download_goes_on_after_a_stop(api: Api, image: Path, mirror: Path):
