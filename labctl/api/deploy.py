@@ -18,6 +18,7 @@ from labctl.arm.template import Template
 from labctl.arm.template_resources import PlannedResource
 from labctl.controller.clock import now as read_clock
 from labctl.controller.operations import Ending, Step
+from labctl.errors import HostError
 from labctl.store.arm_resources import ArmResource, find_resource, save_resource
 from labctl.store.operations import Operation, OperationStatus, change_goal, find_operation
 
@@ -63,7 +64,15 @@ def make_deployment_step(desk: Desk, routes: Routes, clock: Callable[[], datetim
             _forget(desk, operation)
             is_canceled = properties["provisioningState"] == "Canceled"
             return Ending(error=properties.get("error"), is_canceled=is_canceled)
-        return _Deployment(desk, routes, operation, row, clock()).go_on()
+        deployment = _Deployment(desk, routes, operation, row, clock())
+        try:
+            return deployment.go_on()
+        except HostError:  # a disk that is full, say; an end could not be written down either
+            log.exception("the deployment %s is tried again", row.name)
+            return None
+        except Exception as error:
+            log.exception("internal error in the deployment %s", row.name)
+            return deployment.give_up(error)
 
     return step
 
@@ -107,6 +116,11 @@ class _Deployment:
             return self._succeed()
         except ArmError as error:  # of the template itself, and not of one resource
             return self._fail("DeploymentFailed", _MESSAGE, [error.document])
+
+    def give_up(self, error: Exception) -> Ending | None:
+        """End it for a reason that nobody has foreseen."""
+        text = f"An internal error, which is a fault of labctl: {type(error).__name__}."
+        return self._fail("InternalServerError", text, [])
 
     def _look_at_running(self) -> None:
         with self._desk.database.read() as connection:

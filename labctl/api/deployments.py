@@ -18,6 +18,7 @@ from labctl.api.route import Routes
 from labctl.arm.errors import ArmError, ErrorDetail, invalid, not_supported
 from labctl.arm.loose_json import tighten
 from labctl.arm.template import Setting, Template
+from labctl.arm.template_parameters import is_parameter_type
 from labctl.arm.template_parse import is_expression
 from labctl.arm.template_resources import PlannedResource
 from labctl.arm.tracked import merge_tags
@@ -293,7 +294,7 @@ def hide_secrets(template: Json) -> Json:
 def _is_harmless(value: Json) -> bool:
     # {"type": "securestring"} declares a parameter of that name; an expression spells nothing out.
     if isinstance(value, dict):
-        return isinstance(value.get("type"), str) and "publisher" not in value
+        return is_parameter_type(value.get("type"))
     return isinstance(value, str) and is_expression(value) and "parameters(" in value
 
 

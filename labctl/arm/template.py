@@ -165,6 +165,13 @@ class Template:
 
     def _find_references(self, resource: PlannedResource) -> Iterator[str]:
         parts = [value for key, value in resource.source.items() if key.lower() not in _NOT_SENT]
+        if resource.is_deployment:  # what the template in it refers to, is in it
+            parts = [
+                {key: each for key, each in part.items() if key.lower() != "template"}
+                if isinstance(part, dict)
+                else part
+                for part in parts
+            ]
         for text in find_texts(parts):
             if not is_expression(text) or "reference" not in text.lower():
                 continue

@@ -46,7 +46,7 @@ def make_extension_id(given: Sequence[Json]) -> str:
 
 def interleave(kind: str, names: Sequence[str]) -> str:
     """`/providers/Namespace/type/name/type/name`. Raises Fault when a name is missing or over."""
-    namespace, *kinds = kind.split("/")
+    namespace, *kinds = kind.rstrip("/").split("/")  # public templates end types with a slash
     if len(kinds) != len(names):
         raise Fault(f"the type '{kind[:200]}' needs {len(kinds)} names, not {len(names)}")
     pairs = "".join(f"/{each}/{name}" for each, name in zip(kinds, names, strict=True))

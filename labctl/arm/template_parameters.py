@@ -25,6 +25,11 @@ def is_secure(declared: Json) -> bool:
     return isinstance(declared, dict) and str(_pick(declared, "type")).lower().startswith("secure")
 
 
+def is_parameter_type(kind: Json) -> bool:
+    """Is this the name of a type that parameters have?"""
+    return isinstance(kind, str) and kind.lower() in _TYPES
+
+
 def is_of_type(value: Json, kind: Json) -> bool:
     """Is the value of a type that templates know by this name?"""
     wanted = _TYPES.get(kind.lower()) if isinstance(kind, str) else None
@@ -45,9 +50,7 @@ def resolve_parameters(
     values = _match(declared, given)
     for name, declaration in declared.items():
         path = f"parameters.{name}"
-        if not isinstance(declaration, dict) or str(_pick(declaration, "type")).lower() not in (
-            _TYPES
-        ):
+        if not isinstance(declaration, dict) or not is_parameter_type(_pick(declaration, "type")):
             known = ", ".join(_TYPES)
             raise invalid_template(f"the type of a parameter is one of {known}", path=path)
         if name in values:

@@ -13,6 +13,7 @@ from labctl.arm.template_values import find_key
 
 _TYPE = re.compile(r"[A-Za-z0-9]+(\.[A-Za-z0-9]+)*(/[A-Za-z0-9]+)+")
 _NAME = re.compile(r"[^/\\?#%&<>\x00-\x1f\x7f]{1,260}")
+_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-[A-Za-z][A-Za-z0-9.-]{0,30})?")
 _DEPLOYMENT = "microsoft.resources/deployments"
 MAX_CHILDREN_DEPTH = 5
 
@@ -142,6 +143,12 @@ def _make(
         raise invalid_template(
             f"'{name[:200]}' is no name: 1 to 260 characters without /\\?#%&<>", path=f"{path}.name"
         )
+    version = _read_text(source, "apiVersion", path, evaluator, loops)
+    if not _VERSION.fullmatch(version):
+        raise invalid_template(
+            f"'{version[:60]}' is not like 2024-11-01 or 2024-11-01-preview",
+            path=f"{path}.apiVersion",
+        )
     try:
         tail = interleave(kind, names)
     except Fault as fault:
@@ -150,7 +157,7 @@ def _make(
         id=f"{_find_group(source, path, evaluator, loops)}{tail}",
         type=kind,
         name=name,
-        api_version=_read_text(source, "apiVersion", path, evaluator, loops),
+        api_version=version,
         is_wanted=_read_condition(source, path, evaluator, loops, parent),
         source=source,
         path=path,

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from labctl.api.call import Answer, Call
@@ -104,10 +106,21 @@ def slow(name: str, **further: Any) -> dict[str, Any]:
     return {"type": SLOW, "apiVersion": VERSION, "name": name, "properties": {}, **further}
 
 
+@cache
+def _make_store() -> bytes:
+    """A store with its tables, which take longer to make than most tests."""
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "labctl.db"
+        Database(path).close()
+        return path.read_bytes()
+
+
 def make_world(path: Path) -> World:
-    database = Database(Settings(state_dir=path, uri="test:///default").database)
+    settings = Settings(state_dir=path, uri="test:///default")
+    settings.database.write_bytes(_make_store())
+    database = Database(settings.database)
     desk = Desk(
-        settings=Settings(state_dir=path, uri="test:///default"),
+        settings=settings,
         database=database,
         board=Board(),
         subscription_id=SUBSCRIPTION,
@@ -118,11 +131,12 @@ def make_world(path: Path) -> World:
 
     def put_slow(desk: Desk, call: Call) -> Answer:
         name = call.parameters["name"]
-        world.before_put(name)
+        if desk is world.desk:  # and not a rehearsal's
+            world.before_put(name)
+            world.puts.append(name)
         body = call.read_document()
         if "refuse" in body["properties"]:
             raise ArmError(400, "Refused", "not this one")
-        world.puts.append(name)
         with desk.database.write() as connection:
             save_resource(
                 connection,

@@ -5,6 +5,7 @@ import pytest
 
 from labctl.api import deploy
 from labctl.controller.operations import Ending
+from labctl.errors import HostError
 from labctl.model.access import Scope
 from labctl.store.arm_resources import remove_resource
 from labctl.store.operations import end_operation, find_last_operation
@@ -156,9 +157,8 @@ def test_deployments_that_deploy_each_other_do_not_wait_for_ever(world):
     again = {"resources": [wrap("d1", {"resources": []})]}
     world.begin("d1", {"resources": [wrap("d2", again)]})
     world.take_steps()
-    for name in ("d1", "d2"):
-        assert world.show(name)["provisioningState"] == "Failed"
-    assert world.show("d2")["error"]["details"][0]["code"] == "DeploymentActive"
+    assert world.show("d1")["provisioningState"] == "Failed"
+    assert world.show("d1")["error"]["details"][0]["code"] == "DeploymentActive"
 
 
 def test_what_fails_is_told_and_nothing_that_needs_it_is_begun(world):
@@ -183,11 +183,12 @@ def test_what_fails_is_told_and_nothing_that_needs_it_is_begun(world):
 
 
 def test_a_refused_resource_fails_the_deployment_with_its_reason(world):
-    world.begin("d1", {"resources": [slow("a", properties={"refuse": 1})]})
+    template = {"resources": [slow("a"), slow("b", dependsOn=["a"], properties={"refuse": 1})]}
+    world.begin("d1", template)
     world.take_steps()
     [detail] = world.show("d1")["error"]["details"]
     assert detail["code"] == "Refused"
-    assert detail["target"].endswith("/slow/a")
+    assert detail["target"].endswith("/slow/b")
 
 
 def test_outputs_that_cannot_be_worked_out_fail_the_deployment(world):
@@ -212,6 +213,14 @@ def test_types_that_nobody_answers_for_are_refused_before_anything_is_changed(wo
     world.take_steps()
     assert world.puts == []
     assert world.refuse("GET", deployment("d1")).code == "DeploymentNotFound"
+
+
+def test_what_is_known_to_fail_is_refused_before_anything_is_changed(world):
+    template = {"resources": [slow("a"), slow("b", properties={"refuse": 1})]}
+    error = world.refuse("PUT", deployment("d1"), wish(template))
+    assert (error.status, error.code) == (400, "Refused")
+    world.take_steps()
+    assert world.puts == []
 
 
 def test_a_template_has_the_rights_of_its_client_and_no_more(world):
@@ -288,3 +297,29 @@ def test_an_internal_error_fails_the_deployment_and_no_more(world):
     world.begin("d1", {"resources": [slow("a")]})
     world.take_steps()
     assert world.show("d1")["error"]["details"][0]["code"] == "InternalServerError"
+
+
+def test_an_error_that_nobody_has_foreseen_ends_the_deployment_and_its_secrets(world, monkeypatch):
+    world.begin("d1", CHAIN, SECRET)
+
+    def fail(*given):
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deploy, "load_wish", fail)
+        world.take_steps()
+    assert world.show("d1")["error"]["code"] == "InternalServerError"
+    assert last_operation(world, "d1").goal == {}
+
+
+def test_a_deployment_goes_on_when_the_store_was_away(world, monkeypatch):
+    world.begin("d1", CHAIN, SECRET)
+
+    def fail(*given):
+        raise HostError("the store cannot be used")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deploy, "load_wish", fail)
+        world.take_steps(2)
+    world.take_steps()
+    assert world.show("d1")["provisioningState"] == "Succeeded"

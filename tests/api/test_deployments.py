@@ -1,14 +1,22 @@
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
 
+from labctl.api.deploy import make_step
+from labctl.api.handlers import deployments
+from labctl.api.routes import make_routes
+from labctl.controller.operations import Ending, Operations
 from labctl.model.access import Scope
 from labctl.store.operations import load_open_operations
+from labctl.store.scale_sets import load_scale_sets
 from tests.api.deploying import SLOW, World, deployment, make_world, slow, wish
 from tests.api.serving import SUBSCRIPTION, VERSION, Api
 
+IMAGE = {"publisher": "labctl", "offer": "tiny", "sku": "default", "version": "latest"}
 VNET = {
     "type": "Microsoft.Network/virtualNetworks",
     "apiVersion": VERSION,
@@ -112,6 +120,18 @@ def test_secrets_that_a_template_spells_out_are_not_exported(world):
     assert exported["resources"][0]["properties"] == kept
 
 
+def test_old_deployments_are_forgotten_but_not_active_ones(world, monkeypatch):
+    monkeypatch.setattr(deployments, "MOST", 2)
+    world.is_held = True
+    world.begin("active", {"resources": [slow("a")]})
+    world.take_steps(2)
+    for name in ("d1", "d2", "d3"):
+        world.begin(name, {"resources": []})
+        world.take_steps(2)
+    listed = world.ask("GET", "rg1/providers/Microsoft.Resources/deployments").body["value"]
+    assert {each["name"] for each in listed} == {"active", "d2", "d3"}
+
+
 def test_over_http_as_az_does_it(api: Api):
     api.ask("PUT", "resourcegroups/rg1", body={"location": "lab1"})
     path = "resourcegroups/rg1/providers/Microsoft.Resources/deployments/d1"
@@ -140,3 +160,58 @@ def test_over_http_as_az_does_it(api: Api):
     assert [each["name"] for each in listed] == ["d1"]
     refused = api.ask("PUT", path, body={}, scope=Scope.READ)
     assert refused.status_code == 403
+
+
+@pytest.mark.parametrize("name", ["az-vmss-create", "az-vmss-create-rolling"])
+def test_az_vmss_create_makes_a_scale_set_and_asks_for_nothing_more_afterwards(api: Api, name):
+    text = (Path("tests/arm/templates") / f"{name}.json").read_text()
+    text = re.sub(r'"imageReference": \{[^}]*\}', f'"imageReference": {json.dumps(IMAGE)}', text)
+    body = json.loads(text)
+    api.ask("PUT", "resourcegroups/rg1", body={"location": "lab"})
+    path = "resourcegroups/rg1/providers/Microsoft.Resources/deployments/d1"
+    assert api.ask("POST", f"{path}/validate", body=body).status_code == 200
+    assert api.ask("PUT", path, body=body).status_code == 201
+    take_steps(api)
+    properties = api.ask("GET", path).json()["properties"]
+    assert properties["provisioningState"] == "Succeeded", properties.get("error")
+    shown = properties["outputs"]["VMSS"]["value"]
+    assert shown["virtualMachineProfile"]["storageProfile"]["imageReference"] == IMAGE
+    assert "customData" not in json.dumps(shown)
+    with api.desk.database.read() as connection:
+        assert [row.name for row in load_scale_sets(connection)] == [name_of_set(body)]
+    found = api.ask("POST", f"{path}/whatIf", body=body).json()["properties"]["changes"]
+    assert {each["changeType"] for each in found} == {"NoChange"}
+
+
+def name_of_set(body) -> str:
+    return body["properties"]["template"]["resources"][-1]["name"]
+
+
+def take_steps(api: Api) -> None:
+    steps = {
+        "deployment": make_step(api.desk, make_routes()),
+        "set-apply": lambda operation: Ending(),  # its instances are up
+    }
+    runner = Operations(api.desk.database, api.desk.board, quick=steps, slow={})
+    for _ in range(10):
+        with api.desk.database.read() as connection:
+            operations = load_open_operations(connection)
+        for operation in operations:
+            runner.step_once(operation)
+
+
+def test_a_template_as_the_public_ones_makes_a_set_that_upgrades_itself(api: Api):
+    template = json.loads(Path("tests/arm/templates/rolling-with-probe.json").read_text())
+    given = {"setName": {"value": "web"}, "login": {"value": "none"}}
+    api.ask("PUT", "resourcegroups/rg1", body={"location": "lab"})
+    path = "resourcegroups/rg1/providers/Microsoft.Resources/deployments/d1"
+    begun = api.ask("PUT", path, body=wish(template, given))
+    assert begun.status_code == 201, begun.text
+    take_steps(api)
+    properties = api.ask("GET", path).json()["properties"]
+    assert properties["provisioningState"] == "Succeeded", properties.get("error")
+    assert properties["outputs"] == {"automatic": {"type": "bool", "value": True}}
+    del template["resources"][-1]["condition"]
+    refused = api.ask("PUT", path, body=wish(template, given))
+    assert refused.status_code == 400
+    assert "autoscale" in refused.json()["error"]["message"].lower()

@@ -259,6 +259,12 @@ def test_a_template_in_a_template_keeps_its_own_expressions():
     body = template.make_body(resource, nothing)["properties"]
     assert body["template"] == nested
     assert body["parameters"] == {"p": {"value": "ab"}}
+    inside = {"resources": [make_resource("v", properties={"x": "[reference('v').x]"})]}
+    both = [
+        make_resource("n", type=kind, properties={**properties, "template": inside}),
+        make_resource("v", dependsOn=["n"]),
+    ]
+    assert names(read(*both)) == ["n", "v"]  # what is inside refers to what is inside
     del properties["expressionEvaluationOptions"]
     error = refuse(make_resource("n", type=kind, properties=properties))
     assert error.code == "NotSupportedInLab"
@@ -275,6 +281,7 @@ def test_a_template_in_a_template_keeps_its_own_expressions():
         (make_resource(name=None), "resources[0].name", "a resource needs the text 'name'"),
         (make_resource(copy={"name": "x", "count": 801}), "resources[0].copy.count", "800"),
         (make_resource(copy={"count": 1}), "resources[0].copy", "a copy loop needs a name"),
+        (make_resource(apiVersion="new"), "resources[0].apiVersion", "is not like 2024-11-01"),
         (make_resource(condition="yes"), "resources[0].condition", "true or false"),
         (make_resource(dependsOn="v"), "resources[0].dependsOn", "names or ids"),
         ("text", "resources[0]", "a resource is an object"),

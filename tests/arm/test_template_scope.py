@@ -70,6 +70,15 @@ GROUP = "/subscriptions/sub/resourceGroups/rg1"
             f"{GROUP}/providers/Microsoft.Network/virtualNetworks/v/subnets/s",
         ),
         (
+            "[resourceId('Microsoft.Network/virtualNetworks/', 'v')]",
+            f"{GROUP}/providers/Microsoft.Network/virtualNetworks/v",
+        ),
+        (
+            "[concat('/subscriptions/', subscription().subscriptionId, '/resourceGroups/', "
+            "resourceGroup().name, '/providers/Microsoft.Network/virtualNetworks/v')]",
+            f"{GROUP}/providers/Microsoft.Network/virtualNetworks/v",
+        ),
+        (
             "[resourceId('other', 'Microsoft.Network/virtualNetworks', 'v')]",
             "/subscriptions/sub/resourceGroups/other/providers/Microsoft.Network/virtualNetworks/v",
         ),

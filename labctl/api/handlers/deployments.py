@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from sqlalchemy import Connection
+
 from labctl.api.call import Answer, Call
 from labctl.api.deploy import begin, save_document
 from labctl.api.deployments import (
@@ -22,12 +24,14 @@ from labctl.api.deployments import (
     render,
 )
 from labctl.api.desk import Desk
+from labctl.api.errand import Errand
 from labctl.api.groups import check_group
 from labctl.api.query import cut, read_filter
-from labctl.api.rehearsed import rehearse_all, tell_changes
+from labctl.api.rehearsed import Rehearsed, rehearse_all, tell_changes
 from labctl.api.respond import RETRY_AFTER, answer_page, make_link
 from labctl.api.route import Route, Routes
 from labctl.arm.errors import conflict, invalid
+from labctl.arm.template import Template
 from labctl.model.access import Scope
 from labctl.store.arm_resources import (
     find_resource,
@@ -36,8 +40,11 @@ from labctl.store.arm_resources import (
     save_resource,
 )
 from labctl.store.operations import add_operation
+from labctl.store.rehearsal import Rehearsal
 
 Json = Any  # what json.loads gives
+
+MOST = 200  # deployments of a group that are remembered; Azure remembers 800
 
 # All routes of the API, of which these are some.
 FindRoutes = Callable[[], Routes]
@@ -49,7 +56,7 @@ def put_deployment(find_routes: FindRoutes, desk: Desk, call: Call) -> Answer:
         group = check_group(connection, desk, call.parameters["group"], is_written=True)
     wish, _ = read_wish(desk, call, group)
     template = wish.read()
-    refuse_unknown(wish.make_errand(desk, find_routes(), call.now), template)
+    _rehearse(wish.make_errand(desk, find_routes(), call.now), template)
     name = call.parameters["name"]
     with desk.database.write() as connection:
         check_group(connection, desk, group.name, is_written=True)
@@ -91,6 +98,7 @@ def put_deployment(find_routes: FindRoutes, desk: Desk, call: Call) -> Answer:
             },
             now=call.now,
         )
+        _forget_oldest(connection, group.key)
         row = get_deployment(connection, desk, group.name, name)
         body = render(connection, row)
     return Answer(
@@ -114,9 +122,7 @@ def validate(find_routes: FindRoutes, desk: Desk, call: Call) -> Answer:
     wish, _ = read_wish(desk, call, group)
     template = wish.read()
     errand = wish.make_errand(desk, find_routes(), call.now)
-    refuse_unknown(errand, template)
-    rehearsed = rehearse_all(errand, template)
-    refuse_all([each.error for each in rehearsed if each.error is not None], template)
+    rehearsed = _rehearse(errand, template)
     name = call.parameters["name"]
     return Answer(
         body={
@@ -148,9 +154,7 @@ def tell_what_if(find_routes: FindRoutes, desk: Desk, call: Call) -> Answer:
         )
     template = wish.read()
     errand = wish.make_errand(desk, find_routes(), call.now)
-    refuse_unknown(errand, template)
-    rehearsed = rehearse_all(errand, template)
-    refuse_all([each.error for each in rehearsed if each.error is not None], template)
+    rehearsed = _rehearse(errand, template)
     changes = tell_changes(errand, rehearsed, group.key, has_payloads=form != "ResourceIdOnly")
     return Answer(
         body={
@@ -230,6 +234,25 @@ def export_template(desk: Desk, call: Call) -> Answer:
     """The template that was deployed, without secrets that it spells out."""
     with desk.database.read() as connection:
         return Answer(body={"template": get_called(connection, desk, call).document["template"]})
+
+
+def _forget_oldest(connection: Connection, group: str) -> None:
+    """Clients take a new name for each deployment, so their number would only grow."""
+    rows = load_resources(connection, type=DEPLOYMENT_TYPE, group=group)
+    rows.sort(key=lambda row: row.changed_at)
+    for row in rows[: max(len(rows) - MOST, 0)]:
+        if find_active(connection, row) is None:
+            remove_resource(connection, row.id)
+
+
+def _rehearse(errand: Errand, template: Template) -> list[Rehearsed]:
+    """What would come of it. Raises ArmError for what is known to fail."""
+    refuse_unknown(errand, template)
+    if isinstance(errand.desk.database, Rehearsal):
+        return []  # a template in a template in a rehearsal: it is looked at, but not tried
+    rehearsed = rehearse_all(errand, template)
+    refuse_all([each.error for each in rehearsed if each.error is not None], template)
+    return rehearsed
 
 
 _GROUP = "/subscriptions/{subscription}/resourceGroups/{group}"
