@@ -12,6 +12,7 @@ from labctl.planner import plan
 from labctl.planner.foresight import record
 from labctl.planner.preview import preview
 from tests.bench.agent_cost import measure_agent
+from tests.bench.api_cost import measure_api
 from tests.bench.floor import swap
 from tests.bench.stand import NEW, OLD, SETTLE, Bench, Timing, watching
 from tests.e2e.harness import HEALTH, ROOT
@@ -194,5 +195,6 @@ MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "swap": measure_swap,
     "idle": measure_idle,
     "agent": measure_agent,
+    "api": measure_api,
 }
 NEED_GUESTS = {"boot", "swap", "idle"}
