@@ -28,9 +28,9 @@ from labctl.api.guard import (
     refuse_often,
     wants_strict_transport,
 )
-from labctl.api.kept import KeptAnswers
+from labctl.api.kept import KeptAnswers, Key
 from labctl.api.respond import dump
-from labctl.api.route import Route, Routes
+from labctl.api.route import Handler, Route, Routes
 from labctl.arm.errors import ArmError
 from labctl.controller.clock import now as read_clock
 from labctl.errors import LabError
@@ -186,11 +186,24 @@ class App:
             return await route.stream(self._desk, call, request)
         if route.handler is None:
             raise LookupError(f"nobody answers {route.method} {route.path}")
+        if version is not None:
+            return await self._make_once(route.handler, call, key, visit)
         answer = await run_in_threadpool(route.handler, self._desk, call)
         visit.who, visit.code = answer.who, answer.code
-        if version is not None and answer.status == 200:
-            return self._kept.keep(key, version, answer).render()
         return render(answer)
+
+    async def _make_once(self, handler: Handler, call: Call, key: Key, visit: _Visit) -> Response:
+        """Many who ask for the same at once wait for the first: its answer is theirs, too."""
+        async with self._kept.turn(key):
+            version = self._desk.version  # read in turn: what was made since may be taken
+            kept = self._kept.find(key, version)
+            if kept is None:
+                answer = await run_in_threadpool(handler, self._desk, call)
+                visit.who, visit.code = answer.who, answer.code
+                if answer.status != 200:
+                    return render(answer)
+                kept = self._kept.keep(key, version, answer)
+        return kept.render()
 
     async def _let_in(self, headers: Headers, visit: _Visit) -> Principal:
         given = headers.get("authorization")

@@ -1,8 +1,11 @@
 """Answers that are given again until the store or the board changes."""
 
+import asyncio
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from starlette.responses import Response
@@ -33,6 +36,14 @@ class KeptAnswer:
         )
 
 
+@dataclass(slots=True)
+class _Turn:
+    """Who is at work on an answer, and how many want it."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    wanted_by: int = 0
+
+
 class KeptAnswers:
     """The answers of one version of the lab, and who was let in lately."""
 
@@ -41,6 +52,7 @@ class KeptAnswers:
         self._version: Version | None = None
         self._answers: OrderedDict[Key, KeptAnswer] = OrderedDict()
         self._size = 0
+        self._turns: dict[Key, _Turn] = {}  # of the event loop alone
         self._principals: OrderedDict[str, tuple[int, datetime, Principal]] = OrderedDict()
 
     def find(self, key: Key, version: Version) -> KeptAnswer | None:
@@ -65,6 +77,19 @@ class KeptAnswers:
                 _, oldest = self._answers.popitem(last=False)
                 self._size -= len(oldest.content)
         return kept
+
+    @asynccontextmanager
+    async def turn(self, key: Key) -> AsyncIterator[None]:
+        """Wait until nobody else makes this answer. For one event loop."""
+        turn = self._turns.setdefault(key, _Turn())
+        turn.wanted_by += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.wanted_by -= 1
+            if not turn.wanted_by:
+                self._turns.pop(key, None)
 
     def find_principal(
         self, authorization: str | None, version: int, now: datetime
