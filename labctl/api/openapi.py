@@ -210,6 +210,11 @@ def _list_responses(route: Route, schemas: dict[str, Json]) -> dict[str, Json]:
         schemas["LoginError"] = _LOGIN_ERROR
         found |= {str(status): _refuse_login(_STATUS_TEXTS[status]) for status in (400, 401, 429)}
     found["default"] = _error("Any other failure.")
+    if route.method == "HEAD":  # answers without a body, failures, too
+        found = {
+            status: {key: each for key, each in response.items() if key != "content"}
+            for status, response in found.items()
+        }
     return found
 
 

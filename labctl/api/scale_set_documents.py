@@ -232,7 +232,8 @@ def _render(
         unique_id=str(uuid5(NAMESPACE_URL, f"{found.name}/{found.row.created_at.isoformat()}")),
         created_at=found.row.created_at,
     )
-    return render_scale_set(spec, shown)
+    # Who sets one tag looks for the others first; without any, az says that there is no place.
+    return {"tags": {}, **render_scale_set(spec, shown)}
 
 
 def _find_probe_id(connection: Connection, kept: Document, spec: ScaleSetSpec) -> str | None:

@@ -34,7 +34,7 @@ from tests.api.serving import SUBSCRIPTION, Api, serving
 Json = Any  # what json.loads gives
 
 SECONDS = 20  # an answer that takes longer is a hang
-EXAMPLES = max(5, settings().max_examples // 20)  # of each call
+EXAMPLES = max(3, settings().max_examples // 30)  # of each call
 IS_PATIENT = settings().max_examples > 100
 CHECKS = [
     status_code_conformance,
@@ -173,7 +173,7 @@ CASES = [
     (route, mode)
     for route in pick(ROUTES)
     for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
-    if mode is GenerationMode.POSITIVE or can_be_wrong(route)
+    if mode is GenerationMode.POSITIVE or (can_be_wrong(route) and (IS_PATIENT or route.request))
 ]
 
 

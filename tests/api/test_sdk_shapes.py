@@ -106,6 +106,22 @@ def test_lists_of_instances_are_paged_and_tell_their_views(api, client):
     assert list(client.virtual_machine_scale_sets.get_os_upgrade_history(GROUP, "web")) == []
 
 
+def test_only_what_is_selected_is_told_of_instances(client, api):
+    put_set(api, "web", 1, extensions=(SCRIPT,))
+    add_instances(api, 0)
+    make_ready(api, 0)
+    fail_extension(api, "web_0", "script", exit_code=0)
+    see(api)
+    vms = client.virtual_machine_scale_set_vms
+    (whole,) = vms.list(GROUP, "web", expand="instanceView")
+    assert [each.name for each in whole.resources] == ["script"]
+    (chosen,) = vms.list(GROUP, "web", expand="instanceView", select="instanceView")
+    assert set(chosen.as_dict()) == {"id", "name", "instanceId", "properties"}
+    assert chosen.as_dict()["properties"] == {
+        "instanceView": whole.as_dict()["properties"]["instanceView"]
+    }
+
+
 def test_an_operation_that_failed_names_each_instance_in_its_details(api, client):
     sets = client.virtual_machine_scale_sets
     body = make_scale_set()

@@ -49,7 +49,8 @@ _FILTER = re.compile(
 
 def list_instances(desk: Desk, call: Call) -> Answer:
     """A page of instances, with their views if asked for."""
-    with_view = "instanceview" in read_expand(call)
+    chosen_parts = _split(call.query.get("$select", ""))
+    with_view = "instanceview" in read_expand(call) | chosen_parts
     with desk.database.read() as connection:
         found = find_called_set(connection, desk, call.parameters)
         frame = make_frame(connection, desk, found)
@@ -62,6 +63,8 @@ def list_instances(desk: Desk, call: Call) -> Answer:
         chosen: Sequence[InstanceKey] = page["value"]
         shown = load_shown(connection, desk, found, frame, chosen, now=call.now)
     rendered = [render_instance(each, frame, with_view=with_view) for each in shown]
+    if chosen_parts:
+        rendered = [_select(each, chosen_parts) for each in rendered]
     return Answer(body={**page, "value": rendered})
 
 
@@ -132,14 +135,30 @@ def refuse_extension(desk: Desk, call: Call) -> Answer:
 
 def read_expand(call: Call) -> frozenset[str]:
     """What `$expand` asks for, in lower case. Raises ArmError for what there is not."""
-    words = {word.strip().lower() for word in call.query.get("$expand", "").split(",")} - {""}
+    words = _split(call.query.get("$expand", ""))
     unknown = words - _EXPANDS
     if unknown:
         raise invalid(
             f"$expand '{sorted(unknown)[0][:60]}' is not one of instanceView, userData.",
             target="$expand",
         )
-    return frozenset(words)
+    return words
+
+
+def _split(text: str) -> frozenset[str]:
+    return frozenset(word.strip().lower() for word in text.split(",")) - {""}
+
+
+def _select(document: Document, parts: frozenset[str]) -> Document:
+    """Who it is, and of all else only these parts, at the top or among the properties."""
+    properties: Json = document["properties"]
+    found = {
+        key: each
+        for key, each in document.items()
+        if key in {"id", "name", "instanceId"} or key.lower() in parts
+    }
+    chosen = {key: each for key, each in properties.items() if key.lower() in parts}
+    return {**found, "properties": properties if "properties" in parts else chosen}
 
 
 def _find(connection: Connection, desk: Desk, call: Call) -> tuple[FoundSet, Frame, Judged]:
@@ -199,7 +218,7 @@ ROUTES: tuple[Route, ...] = (
             **SKIP_TOKEN,
             "$filter": "startswith(instanceView/statuses/code, 'PowerState'), or "
             "properties/latestModelApplied eq true",
-            "$select": "Has no effect",
+            "$select": "Names of properties, like instanceView; beside them only who it is",
         },
         response=make_list(INSTANCE_DOCUMENT),
     ),
