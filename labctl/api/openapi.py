@@ -129,15 +129,11 @@ def make_document(routes: Iterable[Route], subscription: str) -> dict[str, Json]
 
 
 def _describe(route: Route, schemas: dict[str, Json], subscription: str) -> dict[str, Json]:
-    responses = _list_responses(route, schemas)
-    if route.method == "HEAD":  # has no body, whatever its status
-        for response in responses.values():
-            response.pop("content", None)
     operation: dict[str, Json] = {
         "summary": route.summary,
         "tags": [_tag(route)],
         "parameters": _list_parameters(route, subscription),
-        "responses": responses,
+        "responses": _list_responses(route, schemas),
         "security": [] if route.scope is None else [{"bearer": []}],
         "x-labctl-scope": None if route.scope is None else route.scope.value,
     }
