@@ -89,7 +89,9 @@ class App:
         except ClientDisconnect:
             return
         is_noted = request.method not in _LOOKING or response.status_code in _REFUSED
-        if response.status_code == 401:
+        # Whatever strangers are refused for counts: each of them would else fill the store.
+        is_stranger = not (visit.principal.id or visit.who)
+        if response.status_code == 401 or (is_noted and is_stranger):
             count = self._failed.note(_address(request), visit.at)
             is_noted = count <= REFUSALS_NOTED
             if count == REFUSALS_NOTED + 1:

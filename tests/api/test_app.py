@@ -1,7 +1,9 @@
 from datetime import UTC, datetime, timedelta
 
+import pytest
 import requests
 
+from labctl.api.guard import REFUSALS_NOTED
 from labctl.model.access import Scope
 from labctl.store.audit import add_audit_entry, load_audit_entries
 from tests.api.serving import Api
@@ -51,3 +53,20 @@ def test_what_was_written_down_long_ago_is_removed_now_and_then(api: Api):
     assert api.ask("DELETE", "/nowhere").status_code == 404
     with api.desk.database.read() as connection:
         assert [e.path for e in load_audit_entries(connection)] == ["/89", "/nowhere"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("POST", "/adfs/oauth2/token", {}),
+        ("DELETE", "/healthz", {}),
+        ("PUT", "/healthz", {"Host": "no name"}),
+    ],
+)
+def test_strangers_cannot_fill_the_log_with_what_is_no_login(api: Api, method, path, headers):
+    answers = [
+        requests.request(method, f"{api.url}{path}", headers=headers, timeout=10) for _ in range(30)
+    ]
+    assert {answer.status_code for answer in answers} <= {400, 401, 405}
+    with api.desk.database.read() as connection:
+        assert len(load_audit_entries(connection)) == REFUSALS_NOTED
