@@ -1,12 +1,19 @@
 """What in a spec reaches into the host: only admins may bring that in by the API."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from labctl.arm.model_faults import Steps, source_of
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.webhook import Webhook
+
+_NUMBER = re.compile(r"0x[0-9a-f]{0,16}|[0-9]{1,22}")
+_OWN_NAMES = frozenset(
+    {"localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback"}
+    | {"localhost.localdomain", "localhost4.localdomain4", "localhost6.localdomain6"}
+)
 
 
 def find_host_access(
@@ -18,6 +25,11 @@ def find_host_access(
     return tuple(
         source_of(at, sources) for at, value in new.items() if value not in _same_kind(old, at)
     )
+
+
+def list_own_addresses(spec: ScaleSetSpec) -> list[Steps]:
+    """Where a spec has addresses of the host itself."""
+    return [at for at in _list(spec) if at[-1] == "url"]
 
 
 def _same_kind(old: Mapping[Steps, object], at: Steps) -> list[object]:
@@ -71,12 +83,45 @@ def _list_webhook(webhook: Webhook, at: Steps) -> dict[Steps, object]:
 
 
 def _is_own(url: str) -> bool:
-    """Does it lead to the host itself?"""
-    host = urlsplit(url).hostname or ""
-    if host.rstrip(".") == "localhost":
+    """Does it lead to the host itself? Names of other domains are not looked up."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    if host in _OWN_NAMES or host.endswith(".localhost"):
         return True
+    address = _read_address(host)
+    return address is not None and (
+        address.is_loopback or address.is_unspecified or address.is_link_local
+    )
+
+
+def _read_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified or address.is_link_local
+        return _read_loose_address(host)
+    if isinstance(address, ipaddress.IPv6Address) and int(address) > 1:
+        if address.ipv4_mapped is not None:
+            return address.ipv4_mapped
+        if int(address) < 2**32:  # ::127.0.0.1, an older way to write the same
+            return ipaddress.IPv4Address(int(address))
+    return address
+
+
+def _read_loose_address(host: str) -> ipaddress.IPv4Address | None:
+    """As the system reads what Python does not: 127.1, 0x7f.1, 0177.0.0.1, 2130706433."""
+    parts = host.split(".")
+    if len(parts) > 4 or not all(_NUMBER.fullmatch(part) for part in parts):
+        return None
+    try:
+        *first, last = (_read_number(part) for part in parts)
+    except ValueError:
+        return None
+    if any(number > 255 for number in first) or last >= 256 ** (4 - len(first)):
+        return None
+    above = sum(number << 8 * (3 - place) for place, number in enumerate(first))
+    return ipaddress.IPv4Address(above + last)
+
+
+def _read_number(text: str) -> int:
+    if text.startswith("0x"):
+        return int(text[2:] or "0", 16)
+    return int(text, 8 if text.startswith("0") else 10)
