@@ -20,6 +20,7 @@ from labctl.api.call import Answer, Call
 from labctl.api.desk import Desk
 from labctl.api.failure import translate
 from labctl.api.guard import (
+    FAULTS_NOTED,
     REFUSALS_ANSWERED,
     REFUSALS_NOTED,
     FailedLogins,
@@ -74,6 +75,7 @@ class App:
         self._routes = routes
         self._kept = KeptAnswers()
         self._failed = FailedLogins()
+        self._faults = FailedLogins()  # the same by token: what it may not do, or does wrong
         self._used: dict[str, datetime] = {}  # when the use of a token was last written down
         self._tidied_at: datetime | None = None
 
@@ -98,6 +100,11 @@ class App:
                 log.warning("%s is refused again and again", _address(request))
             if count > REFUSALS_ANSWERED:
                 response = _refuse_often(visit)
+        elif is_noted and response.status_code >= 400:
+            count = self._faults.note(visit.principal.id, visit.at)
+            is_noted = count <= FAULTS_NOTED
+            if count == FAULTS_NOTED + 1:
+                log.warning("calls of %r fail again and again", visit.principal.name)
         response.headers["x-ms-request-id"] = visit.request_id
         response.headers["x-ms-correlation-request-id"] = visit.request_id
         if visit.principal.id:

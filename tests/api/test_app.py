@@ -70,3 +70,13 @@ def test_strangers_cannot_fill_the_log_with_what_is_no_login(api: Api, method, p
     assert {answer.status_code for answer in answers} <= {400, 401, 405}
     with api.desk.database.read() as connection:
         assert len(load_audit_entries(connection)) == REFUSALS_NOTED
+
+
+def test_a_token_cannot_fill_the_log_with_what_it_may_not_do(api: Api, monkeypatch):
+    monkeypatch.setattr("labctl.api.app.FAULTS_NOTED", 3)
+    for _ in range(5):
+        assert api.ask("PUT", "resourceGroups/rg1", body={}, scope=Scope.READ).status_code == 403
+    body = {"location": "local"}
+    assert api.ask("PUT", "resourceGroups/rg1", body=body).status_code == 201
+    with api.desk.database.read() as connection:
+        assert [e.status for e in load_audit_entries(connection)] == [403, 403, 403, 201]
