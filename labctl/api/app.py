@@ -23,6 +23,7 @@ from labctl.api.guard import (
     FAULTS_NOTED,
     REFUSALS_ANSWERED,
     REFUSALS_NOTED,
+    REFUSALS_NOTED_OF_ALL,
     FailedLogins,
     find_base_url,
     read_body,
@@ -95,7 +96,8 @@ class App:
         is_stranger = not (visit.principal.id or visit.who)
         if response.status_code == 401 or (is_noted and is_stranger):
             count = self._failed.note(_address(request), visit.at)
-            is_noted = count <= REFUSALS_NOTED
+            of_all = self._failed.note("*", visit.at)
+            is_noted = count <= REFUSALS_NOTED and of_all <= REFUSALS_NOTED_OF_ALL
             if count == REFUSALS_NOTED + 1:
                 log.warning("%s is refused again and again", _address(request))
             if count > REFUSALS_ANSWERED:

@@ -76,6 +76,7 @@ class Commands:
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
         self._starting = 0  # they count, too: many may come in the same instant
+        self._preparing = asyncio.Lock()
         self._has_begun = False
 
     async def start(
@@ -114,8 +115,10 @@ class Commands:
         links: Mapping[str, Path],
         stop: threading.Event,
     ) -> Run:
-        is_first, self._has_begun = not self._has_begun, True
-        folder = await asyncio.to_thread(_prepare, settings, files, links, is_first=is_first)
+        # One after the other: the first one clears away what it does not know.
+        async with self._preparing:
+            is_first, self._has_begun = not self._has_begun, True
+            folder = await asyncio.to_thread(_prepare, settings, files, links, is_first=is_first)
         environment = _make_environment(settings, scope, folder)
         try:
             program = await LiveProgram.start(
