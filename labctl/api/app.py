@@ -20,8 +20,10 @@ from labctl.api.call import Answer, Call
 from labctl.api.desk import Desk
 from labctl.api.failure import translate
 from labctl.api.guard import (
+    FAULTS_NOTED,
     REFUSALS_ANSWERED,
     REFUSALS_NOTED,
+    REFUSALS_NOTED_OF_ALL,
     FailedLogins,
     find_base_url,
     read_body,
@@ -74,6 +76,7 @@ class App:
         self._routes = routes
         self._kept = KeptAnswers()
         self._failed = FailedLogins()
+        self._faults = FailedLogins()  # the same by token: what it may not do, or does wrong
         self._used: dict[str, datetime] = {}  # when the use of a token was last written down
         self._tidied_at: datetime | None = None
 
@@ -89,13 +92,21 @@ class App:
         except ClientDisconnect:
             return
         is_noted = request.method not in _LOOKING or response.status_code in _REFUSED
-        if response.status_code == 401:
+        # Whatever strangers are refused for counts: each of them would else fill the store.
+        is_stranger = not (visit.principal.id or visit.who)
+        if response.status_code == 401 or (is_noted and is_stranger):
             count = self._failed.note(_address(request), visit.at)
-            is_noted = count <= REFUSALS_NOTED
+            of_all = self._failed.note("*", visit.at)
+            is_noted = count <= REFUSALS_NOTED and of_all <= REFUSALS_NOTED_OF_ALL
             if count == REFUSALS_NOTED + 1:
                 log.warning("%s is refused again and again", _address(request))
             if count > REFUSALS_ANSWERED:
                 response = _refuse_often(visit)
+        elif is_noted and response.status_code >= 400:
+            count = self._faults.note(visit.principal.id, visit.at)
+            is_noted = count <= FAULTS_NOTED
+            if count == FAULTS_NOTED + 1:
+                log.warning("calls of %r fail again and again", visit.principal.name)
         response.headers["x-ms-request-id"] = visit.request_id
         response.headers["x-ms-correlation-request-id"] = visit.request_id
         if visit.principal.id:

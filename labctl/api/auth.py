@@ -2,9 +2,14 @@
 
 from datetime import datetime
 
+from starlette.concurrency import run_in_threadpool
+
+from labctl.api.call import Call
 from labctl.api.desk import Desk
 from labctl.api.jwt_token import find_client_id
 from labctl.arm.errors import ArmError
+from labctl.controller.clock import now as read_clock
+from labctl.errors import LabError
 from labctl.model.access import Principal
 from labctl.store.tokens import AccessToken, find_client, find_token
 
@@ -33,6 +38,16 @@ def authenticate(
             error="invalid_token",
         )
     return token.principal
+
+
+async def is_still_allowed(desk: Desk, call: Call) -> bool:
+    """Has the token of a call that goes on and on neither expired nor been revoked meanwhile?"""
+    given = call.headers.get("authorization")
+    try:
+        await run_in_threadpool(authenticate, desk, given, now=read_clock(), base_url=call.base_url)
+    except (ArmError, LabError):
+        return False
+    return True
 
 
 def _find(desk: Desk, secret: str, now: datetime) -> AccessToken | None:

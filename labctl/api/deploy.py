@@ -19,8 +19,10 @@ from labctl.arm.template_resources import PlannedResource
 from labctl.controller.clock import now as read_clock
 from labctl.controller.operations import Ending, Step
 from labctl.errors import HostError
+from labctl.model.access import Principal
 from labctl.store.arm_resources import ArmResource, find_resource, save_resource
 from labctl.store.operations import Operation, OperationStatus, change_goal, find_operation
+from labctl.store.tokens import is_revoked
 
 Json = Any  # what json.loads gives
 
@@ -104,6 +106,7 @@ class _Deployment:
         try:
             if ready:
                 wish = load_wish(self._desk, self._operation.goal)
+                self._require_unrevoked(wish.principal)
                 errand = wish.make_errand(self._desk, self._routes, self._now)
                 self._put_all(ready[:AT_ONCE], wish.read(), errand)
             states = {each["state"] for each in self._resources}
@@ -116,6 +119,17 @@ class _Deployment:
             return self._succeed()
         except ArmError as error:  # of the template itself, and not of one resource
             return self._fail("DeploymentFailed", _MESSAGE, [error.document])
+
+    def _require_unrevoked(self, principal: Principal) -> None:
+        with self._desk.database.read() as connection:
+            if not is_revoked(connection, principal.id):
+                return
+        raise ArmError(
+            403,
+            "AuthorizationFailed",
+            f"The token '{principal.name}', which asked for the deployment, was revoked meanwhile; "
+            "what had begun is kept. Deploy the template again with another token.",
+        )
 
     def give_up(self, error: Exception) -> Ending | None:
         """End it for a reason that nobody has foreseen."""

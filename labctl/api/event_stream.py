@@ -2,18 +2,16 @@
 
 import json
 from collections.abc import AsyncIterator
+from time import monotonic
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from labctl.api.auth import authenticate
+from labctl.api.auth import is_still_allowed
 from labctl.api.call import Call
 from labctl.api.desk import Desk
 from labctl.api.route import Route
 from labctl.arm.errors import ArmError, invalid
-from labctl.controller.clock import now as read_clock
-from labctl.errors import LabError
 from labctl.model.event import Event
 
 _MOST = 128  # clients at a time; each holds a connection, of which the server has 256
@@ -68,7 +66,12 @@ class _Stream:
         desk.traffic.streams.inc()
         try:
             yield f"retry: {_RETRY}\n: events after {self._place}\n\n"
+            asked_at = monotonic()
             while not desk.stop.is_set() and newsroom.is_open:
+                if monotonic() - asked_at >= _HEARTBEAT:  # however much happens meanwhile
+                    if not await is_still_allowed(desk, self._call):
+                        return
+                    asked_at = monotonic()
                 found, reached = await newsroom.load(desk.database, self._place, self._wants)
                 for event in found:
                     yield _render(event)
@@ -77,8 +80,9 @@ class _Stream:
                     continue
                 await newsroom.wait(self._place, _HEARTBEAT)
                 if newsroom.last <= self._place and not desk.stop.is_set():
-                    if not await self._is_still_allowed():
+                    if not await is_still_allowed(desk, self._call):
                         return
+                    asked_at = monotonic()
                     yield ": heartbeat\n\n"
         finally:
             desk.traffic.streams.dec()
@@ -86,21 +90,6 @@ class _Stream:
 
     def _wants(self, event: Event) -> bool:
         return not self._scale_set or event.scale_set == self._scale_set
-
-    async def _is_still_allowed(self) -> bool:
-        """Has the token neither expired nor been revoked meanwhile?"""
-        given = self._call.headers.get("authorization")
-        try:
-            await run_in_threadpool(
-                authenticate,
-                self._desk,
-                given,
-                now=read_clock(),
-                base_url=self._call.base_url,
-            )
-        except (ArmError, LabError):
-            return False
-        return True
 
 
 def _read_place(call: Call) -> int | None:

@@ -19,6 +19,8 @@ _UPGRADED = re.compile(r"(?!localhost$)(?=.*[A-Za-z])[A-Za-z0-9._-]+")
 # wait do wait.
 REFUSALS_NOTED = 20
 REFUSALS_ANSWERED = 1000
+REFUSALS_NOTED_OF_ALL = 500  # of all addresses together: with IPv6 one machine has any number
+FAULTS_NOTED = 300  # of one token: calls that fail; scripts that go wrong must not fill the store
 _WINDOW = timedelta(minutes=1)
 _ADDRESSES = 1024
 
@@ -74,7 +76,7 @@ def _too_large(limit: int) -> ArmError:
 
 
 class FailedLogins:
-    """How often each address was refused lately.
+    """How often each address, or each token, was refused lately.
 
     Secrets of 32 random bytes need no protection from guessing. This is for the store, in which
     each refusal is written down, and for scripts with a wrong token that ask for ever. Whoever has

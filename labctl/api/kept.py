@@ -14,7 +14,8 @@ from labctl.api.call import Answer
 from labctl.api.respond import dump
 from labctl.model.access import Principal
 
-_ROOM = 32 * 2**20  # bytes of bodies
+_ROOM = 32 * 2**20  # bytes of bodies, and of what they were asked by
+_OVERHEAD = 1024  # bytes that each one takes beside these
 _TRUST = timedelta(seconds=1)  # how long a principal is trusted without asking whether it expired
 _PRINCIPALS = 256
 
@@ -71,11 +72,11 @@ class KeptAnswers:
                 self._answers.clear()
                 self._size = 0
             before = self._answers.pop(key, None)
-            self._size += len(kept.content) - (len(before.content) if before else 0)
+            self._size += _weigh(key, kept) - (_weigh(key, before) if before else 0)
             self._answers[key] = kept
             while self._size > _ROOM and len(self._answers) > 1:
-                _, oldest = self._answers.popitem(last=False)
-                self._size -= len(oldest.content)
+                name, oldest = self._answers.popitem(last=False)
+                self._size -= _weigh(name, oldest)
         return kept
 
     @asynccontextmanager
@@ -110,3 +111,8 @@ class KeptAnswers:
             self._principals.move_to_end(authorization or "")
             while len(self._principals) > _PRINCIPALS:
                 self._principals.popitem(last=False)
+
+
+def _weigh(key: Key, kept: KeptAnswer) -> int:
+    """What it takes: a query without meaning makes another key each time, and may be long."""
+    return len(kept.content) + sum(map(len, key)) + _OVERHEAD

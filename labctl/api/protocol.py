@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 HEADER_BYTES = 32 * 1024  # of the request line and all headers
 HEADER_SECONDS = 10.0  # from the first byte, or from the connection, to the end of the headers
 IDLE_SECONDS = 40.0  # without a byte, while a body is awaited or an answer is not taken
+OF_ONE_ADDRESS = 192  # connections; the rest of what the server takes is for others
 LINGER_SECONDS = 2.0  # for a client that still sends what was refused
 
 Message = MutableMapping[str, Any]
@@ -32,6 +33,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request soon."""
         super().connection_made(transport)
+        if self._is_one_too_many():
+            text = f"Your address has {OF_ONE_ADDRESS} connections already; close some."
+            self._refuse(503, "ServerBusy", text)
+            return
         self._arm("headers", HEADER_SECONDS)
 
     @override
@@ -117,6 +122,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         chosen: Any = _answer_busy if app is service_unavailable else app
         super()._start_asgi_task(cycle, chosen)
+
+    def _is_one_too_many(self) -> bool:
+        """Connections cost nothing, not even a token; one client must not have all of them."""
+        if self.client is None:
+            return False
+        mine = self.client[0]
+        found = (getattr(each, "client", None) for each in self.connections)
+        return sum(1 for each in found if each and each[0] == mine) > OF_ONE_ADDRESS
 
     def _count(self, size: int) -> None:
         self._header_bytes += size

@@ -26,6 +26,7 @@ from labctl.controller.image_import import HAS_ROW, IMAGE_IMPORT, MAY_READ_HOST,
 from labctl.errors import InvalidError, NotFoundError, RefusedError
 from labctl.model.access import Scope
 from labctl.model.image import ImageVersion, VersionNumber
+from labctl.model.own_address import is_own_url
 from labctl.store.gallery import add_version, find_definition, resolve
 from labctl.store.operations import Operation, add_operation
 
@@ -51,6 +52,14 @@ def begin_version(
         _copy(connection, desk, call, place, number, source)
         return None
     is_admin = call.principal.scope.allows(Scope.ADMIN)
+    if isinstance(source, UrlSource) and is_own_url(source.url) and not is_admin:
+        raise ArmError(
+            403,
+            "AuthorizationFailed",
+            "The address is one of the lab's host itself: only a token with the scope 'admin' may "
+            f"name it, and '{call.principal.name}' has '{call.principal.scope}'.",
+            target=f"{_SOURCE}.osDiskImage.source.uri",
+        )
     if isinstance(source, FileSource):
         try:
             check_file(desk.settings, source, may_read_host=is_admin)

@@ -210,7 +210,9 @@ def _read(
 ) -> Document:
     spec: Document = {"name": name}
     settings = faults.mapping(properties.get("settings"), f"{at}.settings") or {}
-    given = faults.mapping(properties.get("protectedSettings"), f"{at}.protectedSettings")
+    given = faults.mapping(
+        properties.get("protectedSettings"), f"{at}.protectedSettings", is_secret=True
+    )
     protected: Document = given or {}
     if given is None and same is not None:
         protected = dict(same.protected_settings)

@@ -48,11 +48,13 @@ class Faults:
             details=tuple(self.found[:MOST_DETAILS]),
         )
 
-    def mapping(self, value: object, target: str) -> dict[str, object] | None:
+    def mapping(
+        self, value: object, target: str, *, is_secret: bool = False
+    ) -> dict[str, object] | None:
         """An object, or None after noting that it is none; None stays None."""
         if value is None or isinstance(value, dict):
             return value
-        self.note(target, f"must be an object, not {show(value)}.")
+        self.note(target, f"must be an object{'' if is_secret else f', not {show(value)}'}.")
         return None
 
     def list(self, value: object, target: str) -> list[object] | None:

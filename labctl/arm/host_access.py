@@ -1,10 +1,9 @@
 """What in a spec reaches into the host: only admins may bring that in by the API."""
 
-import ipaddress
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 from labctl.arm.model_faults import Steps, source_of
+from labctl.model.own_address import is_own_url
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.webhook import Webhook
 
@@ -18,6 +17,11 @@ def find_host_access(
     return tuple(
         source_of(at, sources) for at, value in new.items() if value not in _same_kind(old, at)
     )
+
+
+def list_own_addresses(spec: ScaleSetSpec) -> list[Steps]:
+    """Where a spec has addresses of the host itself."""
+    return [at for at in _list(spec) if at[-1] == "url"]
 
 
 def _same_kind(old: Mapping[Steps, object], at: Steps) -> list[object]:
@@ -54,7 +58,7 @@ def _list(spec: ScaleSetSpec) -> dict[Steps, object]:
             found[*here, "file"] = extension.file
         if extension.protected_settings_file is not None:
             found[*here, "protectedSettingsFile"] = extension.protected_settings_file
-        if extension.url is not None and _is_own(extension.url):
+        if extension.url is not None and is_own_url(extension.url):
             found[*here, "url"] = extension.url
     if spec.custom_data is not None and spec.custom_data.file is not None:
         found["customData", "file"] = spec.custom_data.file
@@ -65,18 +69,6 @@ def _list_webhook(webhook: Webhook, at: Steps) -> dict[Steps, object]:
     found: dict[Steps, object] = {}
     if webhook.secret_file is not None:
         found[*at, "secretFile"] = (webhook.secret_file, webhook.url)
-    if _is_own(webhook.url):
+    if is_own_url(webhook.url):
         found[*at, "url"] = webhook.url
     return found
-
-
-def _is_own(url: str) -> bool:
-    """Does it lead to the host itself?"""
-    host = urlsplit(url).hostname or ""
-    if host.rstrip(".") == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_unspecified or address.is_link_local

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -173,16 +173,23 @@ def refuse_host_access(document: Document) -> None:
 
     Raises RefusedError.
     """
-    found = sorted(_find_host_keys(document.value, ()), key=document.key_mark_of)
-    if not found:
+    refuse_places(
+        document,
+        list(_find_host_keys(document.value, ())),
+        "the spec runs programs of the server's host or names files there",
+    )
+
+
+def refuse_places(document: Document, places: Sequence[tuple[Step, ...]], what: str) -> None:
+    """Raises RefusedError that names these places of a spec, if there are any."""
+    if not places:
         return
     lines = []
-    for steps in found:
+    for steps in sorted(places, key=document.key_mark_of):
         line, column = document.key_mark_of(steps)
         lines.append(f"{document.source}:{line}:{column}: {label_of(steps)}")
     raise RefusedError(
-        "the spec runs programs of the server's host or names files there, which needs the scope "
-        "'admin'",
+        f"{what}, which needs the scope 'admin'",
         detail="\n".join(lines),
         hint="use a token with the scope admin, or apply it on the host",
     )

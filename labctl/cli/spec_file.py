@@ -14,6 +14,7 @@ from labctl.cli.named_files import (
     find_key_file,
     open_spec,
     refuse_host_access,
+    refuse_places,
 )
 from labctl.cli.spec_faults import explain, label_of
 from labctl.drivers.program import find_program_fault
@@ -62,6 +63,11 @@ def _parse_spec(text: str, *, source: str, files: NamedFiles) -> ScaleSetSpec:
     except ValidationError as error:
         faults += explain(error, document, resolver.moved)
         raise invalid(source, faults, hint=_HINT) from error
+    if not may_reach_host():
+        from labctl.arm.host_access import list_own_addresses
+
+        places = list_own_addresses(spec)
+        refuse_places(document, places, "the spec has addresses of the server's host")
     faults += _find_unknown_zones(spec, document)
     faults += _find_absent_programs(spec, document)
     if faults:

@@ -75,6 +75,8 @@ class Commands:
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
+        self._starting = 0  # they count, too: many may come in the same instant
+        self._preparing = asyncio.Lock()
         self._has_begun = False
 
     async def start(
@@ -91,12 +93,32 @@ class Commands:
 
         Raises RefusedError while too many run, HostError when it cannot be started.
         """
-        if len(self._running) >= _AT_ONCE:
+        if self.running >= _AT_ONCE:
             raise RefusedError(
                 f"{_AT_ONCE} commands run for clients already", hint="try again when one has ended"
             )
-        is_first, self._has_begun = not self._has_begun, True
-        folder = await asyncio.to_thread(_prepare, settings, files, links, is_first=is_first)
+        self._starting += 1
+        try:
+            run = await self._start(settings, words, scope, files, links, stop)
+            self._running.add(run.supervisor)
+        finally:
+            self._starting -= 1
+        run.supervisor.add_done_callback(self._forget)
+        return run
+
+    async def _start(
+        self,
+        settings: Settings,
+        words: Sequence[str],
+        scope: Scope,
+        files: Sequence[SentFile],
+        links: Mapping[str, Path],
+        stop: threading.Event,
+    ) -> Run:
+        # One after the other: the first one clears away what it does not know.
+        async with self._preparing:
+            is_first, self._has_begun = not self._has_begun, True
+            folder = await asyncio.to_thread(_prepare, settings, files, links, is_first=is_first)
         environment = _make_environment(settings, scope, folder)
         try:
             program = await LiveProgram.start(
@@ -109,15 +131,12 @@ class Commands:
             if isinstance(error, OSError | ValueError):
                 raise HostError("the command cannot be started", detail=str(error)) from error
             raise
-        run = Run(program, folder, stop)
-        self._running.add(run.supervisor)
-        run.supervisor.add_done_callback(self._forget)
-        return run
+        return Run(program, folder, stop)
 
     @property
     def running(self) -> int:
         """How many run now."""
-        return len(self._running)
+        return len(self._running) + self._starting
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)

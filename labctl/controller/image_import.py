@@ -5,6 +5,7 @@ the store decides what is next, so that an import which was killed goes on and e
 """
 
 import hashlib
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -44,6 +45,7 @@ IMPORTING = "importing"  # in the row: the operation that is to bring the file
 HAS_ROW = "hasRow"  # in the goal: the definition was made by the API, too
 MAY_READ_HOST = "mayReadHost"  # in the goal: files outside of the import directory, too
 _GLANCE = 0.5  # seconds
+_RESERVE = 2**30  # bytes that stay free for what runs
 _PUBLISHER = "import"  # LABCTL_MIRROR_IMPORT stands in for every host
 
 
@@ -182,7 +184,7 @@ class ImageImport:
                     checksum=source.checksum,
                     size=None,
                     say=lambda _: None,
-                    show=lambda *_: self._require_time(),
+                    show=lambda *_: self._require_time_and_room(),
                 )
             )
         except RefusedError:
@@ -195,13 +197,24 @@ class ImageImport:
                 path,
                 source.compression,
                 name=source.url.partition("?")[0],
-                show=lambda *_: self._require_time(),
+                show=lambda *_: self._require_time_and_room(),
             )
         )
 
     def _require_time(self) -> None:
         if self._stop.is_set():
             raise _StoppedError
+
+    def _require_time_and_room(self) -> None:
+        """How large it gets, nobody may know; a disk that is full stops every guest."""
+        self._require_time()
+        free = shutil.disk_usage(self._settings.cache_dir).free
+        if free < _RESERVE:
+            raise HostError(
+                f"no room for the image: {free >> 20} MiB are free on the server's host",
+                detail=f"{_RESERVE >> 20} MiB must stay free",
+                hint="free space there, then ask for the version again",
+            )
 
     @contextmanager
     def _cut_at_stop(self, transport: Transport) -> Iterator[None]:

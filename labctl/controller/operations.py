@@ -99,7 +99,8 @@ class Operations:
             ending = Ending(error={"code": "OperationFailed", "message": _tell(error)})
         except Exception as error:
             log.exception("internal error in operation %s (%s)", operation.id, operation.kind)
-            text = f"internal error, {type(error).__name__}: {error}"
+            # Not its own text, which may hold what was written into the store.
+            text = f"An internal error, which is a fault of labctl: {type(error).__name__}."
             ending = Ending(error={"code": "InternalExecutionError", "message": text})
         if ending is not None:
             with self._database.write() as connection:

@@ -14,6 +14,7 @@ from urllib.parse import urljoin, urlsplit
 
 from labctl.errors import HostError, LabError
 from labctl.model.extension_rules import find_url_fault
+from labctl.model.own_address import is_own_url
 
 if TYPE_CHECKING:
     import requests
@@ -193,6 +194,8 @@ def _open(
             headers = dict(more or {})
         # What a server signs itself, in the place it sends us to, is its own affair.
         fault = find_url_fault(following.partition("?")[0], allow_http=resource.allow_http)
+        if fault is None and is_own_url(following) and not is_own_url(resource.url):
+            fault = "is this host itself, which another server must not reach through us"
         if fault is not None:
             raise UnusableError(f"{_show(url)} sends us to {_show(following)}, which {fault}")
         url = following

@@ -103,6 +103,12 @@ def revoke_token(connection: Connection, name: str, *, now: datetime) -> AccessT
     return found[-1]
 
 
+def is_revoked(connection: Connection, identifier: str) -> bool:
+    """Was the token with this id revoked? One that has only expired was good when it was used."""
+    query = select(access_token.c.revoked_at).where(access_token.c.id == identifier)
+    return connection.execute(query).scalar() is not None
+
+
 def note_use(connection: Connection, identifier: str, *, now: datetime) -> None:
     """Write down that a token was used."""
     connection.execute(

@@ -44,13 +44,19 @@ class World:
     is_held: bool = False
 
     def ask(
-        self, method: str, path: str, body: Any = None, *, scope: Scope = Scope.ADMIN
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        scope: Scope = Scope.ADMIN,
+        principal: Principal | None = None,
     ) -> Answer:
         """An answer of the handlers, without HTTP."""
         errand = Errand(
             desk=self.desk,
             routes=self.routes,
-            principal=Principal(id="i", name="n", scope=scope),
+            principal=principal or Principal(id="i", name="n", scope=scope),
             base_url="https://lab:8443",
             now=NOW,
             request_id="00000000-0000-0000-0000-0000000000aa",

@@ -1,7 +1,10 @@
 from datetime import UTC, datetime, timedelta
 
+import pytest
 import requests
+from requests.adapters import HTTPAdapter
 
+from labctl.api.guard import REFUSALS_NOTED
 from labctl.model.access import Scope
 from labctl.store.audit import add_audit_entry, load_audit_entries
 from tests.api.serving import Api
@@ -51,3 +54,51 @@ def test_what_was_written_down_long_ago_is_removed_now_and_then(api: Api):
     assert api.ask("DELETE", "/nowhere").status_code == 404
     with api.desk.database.read() as connection:
         assert [e.path for e in load_audit_entries(connection)] == ["/89", "/nowhere"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("POST", "/adfs/oauth2/token", {}),
+        ("DELETE", "/healthz", {}),
+        ("PUT", "/healthz", {"Host": "no name"}),
+    ],
+)
+def test_strangers_cannot_fill_the_log_with_what_is_no_login(api: Api, method, path, headers):
+    answers = [
+        requests.request(method, f"{api.url}{path}", headers=headers, timeout=10) for _ in range(30)
+    ]
+    assert {answer.status_code for answer in answers} <= {400, 401, 405}
+    with api.desk.database.read() as connection:
+        assert len(load_audit_entries(connection)) == REFUSALS_NOTED
+
+
+def test_strangers_of_many_addresses_cannot_fill_the_log(api: Api, monkeypatch):
+    monkeypatch.setattr("labctl.api.app.REFUSALS_NOTED_OF_ALL", 2)
+    for number in range(1, 5):
+        with requests.Session() as session:
+            session.mount("http://", _From(f"127.0.0.{number}"))
+            assert session.get(f"{api.url}/nowhere", timeout=10).status_code == 401
+    with api.desk.database.read() as connection:
+        assert len(load_audit_entries(connection)) == 2
+
+
+class _From(HTTPAdapter):
+    """Asks from another address of this machine."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        super().__init__()
+
+    def init_poolmanager(self, *arguments, **named):
+        super().init_poolmanager(*arguments, source_address=(self._address, 0), **named)
+
+
+def test_a_token_cannot_fill_the_log_with_what_it_may_not_do(api: Api, monkeypatch):
+    monkeypatch.setattr("labctl.api.app.FAULTS_NOTED", 3)
+    for _ in range(5):
+        assert api.ask("PUT", "resourceGroups/rg1", body={}, scope=Scope.READ).status_code == 403
+    body = {"location": "local"}
+    assert api.ask("PUT", "resourceGroups/rg1", body=body).status_code == 201
+    with api.desk.database.read() as connection:
+        assert [e.status for e in load_audit_entries(connection)] == [403, 403, 403, 201]

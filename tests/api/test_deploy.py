@@ -9,7 +9,8 @@ from labctl.errors import HostError
 from labctl.model.access import Scope
 from labctl.store.arm_resources import remove_resource
 from labctl.store.operations import end_operation, find_last_operation
-from tests.api.deploying import BASE, SLOW, World, deployment, make_world, slow, wish
+from labctl.store.tokens import add_token, revoke_token
+from tests.api.deploying import BASE, NOW, SLOW, World, deployment, make_world, slow, wish
 
 
 @pytest.fixture
@@ -229,6 +230,25 @@ def test_a_template_has_the_rights_of_its_client_and_no_more(world):
     error = world.refuse("PUT", deployment("d1"), wish(template), scope=Scope.OPERATE)
     assert (error.status, error.code) == (403, "AuthorizationFailed")
     assert world.begin("d1", template).status == 201
+
+
+def test_nothing_more_is_begun_for_a_token_that_was_revoked(world):
+    with world.desk.database.write() as connection:
+        token = add_token(
+            connection, name="n", scope=Scope.ADMIN, secret="s", expires_at=None, now=NOW
+        )
+    world.begin("d1", CHAIN, SECRET, principal=token.principal)
+    world.is_held = True
+    world.take_steps(2)
+    with world.desk.database.write() as connection:
+        revoke_token(connection, "n", now=NOW)
+    world.is_held = False
+    world.take_steps()
+    assert world.puts == ["a", "d"]
+    shown = world.show("d1")
+    assert shown["provisioningState"] == "Failed"
+    assert [each["code"] for each in shown["error"]["details"]] == ["AuthorizationFailed"]
+    assert last_operation(world, "d1").goal == {}
 
 
 def test_an_active_deployment_is_neither_replaced_nor_deleted_but_canceled(world):

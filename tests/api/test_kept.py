@@ -1,15 +1,17 @@
-"""What is asked for by many at once is made once."""
+"""Answers that are kept: made once for many, and not more of them than there is room for."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from labctl.api.call import Answer
+from labctl.api.kept import _ROOM, KeptAnswers
 from labctl.api.route import Route, Routes
 from labctl.model.access import Scope
 from labctl.store.tokens import load_tokens
 from tests.api.serving import Api, serving
 
 MANY = 12
+VERSION = (1, 1)
 
 
 def let_in(api: Api) -> None:
@@ -66,3 +68,20 @@ def test_what_fails_is_asked_again_by_each_who_waits(tmp_path, monkeypatch):
         waiting = [pool.submit(api.ask, "GET", "/bad", scope=Scope.READ) for _ in range(MANY)]
         assert {each.result().status_code for each in waiting} == {500}
         assert len(made) == MANY
+
+
+def test_many_long_questions_take_no_more_room_than_there_is():
+    kept = KeptAnswers()
+    question = "x" * 2**20
+    for number in range(64):
+        key = ("https://lab", "/path", f"{number}{question}")
+        kept.keep(key, VERSION, Answer(body={"value": []}))
+    held = sum(len(text) for key in kept._answers for text in key)
+    assert 0 < held <= _ROOM
+
+
+def test_many_small_questions_take_no_more_room_than_there_is():
+    kept = KeptAnswers()
+    for number in range(_ROOM // 1024 + 10):
+        kept.keep(("", "", str(number)), VERSION, Answer(body=[]))
+    assert len(kept._answers) < _ROOM // 1024

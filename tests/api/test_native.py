@@ -1,3 +1,4 @@
+import asyncio
 import json
 import threading
 from datetime import UTC, datetime
@@ -5,8 +6,10 @@ from datetime import UTC, datetime
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from labctl.api.call import Call
+from labctl.api.event_stream import _Stream
 from labctl.controller.desired import apply_spec
-from labctl.model.access import Scope
+from labctl.model.access import Principal, Scope
 from labctl.model.event import EventKind
 from labctl.model.spec import ScaleSetSpec
 from labctl.store.events import add_event
@@ -149,3 +152,34 @@ def test_who_has_no_token_any_more_is_told_no_more(api: Api, monkeypatch):
         with api.desk.database.write() as connection:
             revoke_token(connection, "read", now=NOW)
         assert _read(answer, 1) == []
+
+
+def test_who_has_no_token_any_more_is_told_no_more_however_much_happens(api: Api, monkeypatch):
+    monkeypatch.setattr("labctl.api.event_stream._HEARTBEAT", 0.0)
+    _happen(api, *map(str, range(1000)))
+    call = Call(
+        method="GET",
+        path="/labctl/v1/events",
+        parameters={},
+        query={},
+        headers={"authorization": f"Bearer {api.secrets[Scope.READ]}"},
+        content=b"",
+        base_url=api.url,
+        principal=Principal(id="1", name="read", scope=Scope.READ),
+        now=NOW,
+        request_id="1",
+    )
+
+    async def follow() -> list[str]:
+        await api.desk.newsroom.enter(api.desk.database, api.desk.stop)
+        found = []
+        async for piece in _Stream(api.desk, call, "", 0):
+            found.append(piece)
+            if len(found) == 1:
+                with api.desk.database.write() as connection:
+                    revoke_token(connection, "read", now=NOW)
+            if len(found) == 900:
+                break
+        return found
+
+    assert len(asyncio.run(follow())) == 1

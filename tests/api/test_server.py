@@ -296,6 +296,14 @@ def test_more_at_once_than_there_is_room_for_is_told_to_come_back(api, monkeypat
         assert answer.headers["Retry-After"] == "1"
 
 
+def test_one_address_cannot_have_all_connections(api, monkeypatch):
+    monkeypatch.setattr(protocol, "OF_ONE_ADDRESS", 2)
+    with running(api) as tls, tls.dial(), tls.dial(), tls.dial() as third:
+        answer = read_all(third)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b'"ServerBusy"' in answer
+
+
 def test_an_open_stream_does_not_keep_the_server_from_ending(api):
     before = set(threading.enumerate())
     with running(api) as tls:

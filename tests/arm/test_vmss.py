@@ -554,6 +554,15 @@ def test_paths_of_files_are_not_taken():
     assert any("files of the host" in each.message for each in caught.value.details)
 
 
+@pytest.mark.parametrize(
+    "given", ["T0K3N", ["T0K3N"], {"T0K3N": 1}, {"commandToExecute": ["T0K3N"]}]
+)
+def test_no_error_repeats_protected_settings(given):
+    with pytest.raises(ArmError) as caught:
+        _read(_custom_script({}, protectedSettings=given))
+    assert "T0K3N" not in str(caught.value.document)
+
+
 def test_secrets_of_one_host_are_not_sent_to_another():
     def make(url, **more):
         own = {"url": url, "sha256": "0" * 64}

@@ -28,6 +28,7 @@ from labctl.model.access import Scope
 from labctl.model.event import EventKind
 from labctl.store.audit import load_audit_entries
 from labctl.store.events import add_event
+from labctl.store.tokens import revoke_token
 from tests.api.conftest import api  # noqa: F401  the fixture
 from tests.api.serving import Api
 
@@ -353,6 +354,35 @@ def test_a_client_that_goes_ends_its_command_and_the_wish_stays(api: Api, client
         _wait_until_nothing_runs(api)
     with api.desk.database.read() as connection:
         assert load_wish(connection, "web").capacity == 2
+
+
+def test_who_has_no_token_any_more_cannot_go_on_with_a_command(api: Api, client, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("labctl.api.handlers.commands._HEARTBEAT", 0.05)
+    with _watching(api) as process:
+        with api.desk.database.write() as connection:
+            revoke_token(connection, "operate", now=NOW)
+        process.communicate(timeout=30)
+        assert process.returncode != ExitCode.OK
+        _wait_until_nothing_runs(api)
+
+
+def test_who_may_only_read_sends_no_large_commands(api: Api):  # noqa: F811
+    argv = ["list", "x" * 2**20]
+    assert _ask(api, argv, scope=Scope.READ).status_code == 413
+    assert _ask(api, argv).status_code == 400
+
+
+@pytest.mark.parametrize("url", ["https://127.1/x", "https://localhost/x", "https://[::1]/x"])
+def test_addresses_of_the_server_itself_need_the_scope_admin(api: Api, url):  # noqa: F811
+    key = "notifications: [{name: chat, url: 'URL'}]\n".replace("URL", url)
+    extension = f"extensions: [{{name: x, url: '{url}', sha256: {'0' * 64}}}]\n"
+    for more in (key, extension):
+        files = [{"use": "spec", "name": "web.yaml", "content": _encode(SPEC + more)}]
+        argv = ["apply", "web.yaml", "--no-wait"]
+        *output, last = _lines(_ask(api, argv, files=files))
+        assert last == {"exit": int(ExitCode.REFUSED)}
+        assert "scope 'admin'" in "".join(line.get("stderr", "") for line in output)
+    assert _lines(_ask(api, argv, scope=Scope.ADMIN, files=files))[-1] == {"exit": 0}
 
 
 def test_a_server_that_stops_ends_the_commands_of_its_clients(api: Api, client):  # noqa: F811

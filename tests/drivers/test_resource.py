@@ -132,6 +132,15 @@ def test_a_redirect_leads_neither_to_plain_http_far_away_nor_in_circles(server, 
         download(make(server, "/round.sh"), cache=tmp_path, timeout=SOON)
 
 
+def test_no_other_server_reaches_this_host_through_us(server, tmp_path, monkeypatch):
+    server.moved["http://10.9.8.7/moved.sh"] = server.url("/x.sh")
+    # The proxy stands in for a server elsewhere.
+    monkeypatch.setenv("http_proxy", server.url("/"))
+    elsewhere = Resource(url="http://10.9.8.7/moved.sh", sha256=SUM, allow_http=True)
+    with pytest.raises(UnusableError, match="this host itself"):
+        download(elsewhere, cache=tmp_path, timeout=SOON)
+
+
 def test_a_netrc_of_the_user_does_not_replace_the_token(server, tmp_path, monkeypatch):
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password other\n")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -8,12 +8,14 @@ import shlex
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeGuard
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from labctl.api.auth import is_still_allowed
 from labctl.api.call import Call
 from labctl.api.desk import Desk
 from labctl.api.guard import read_body
@@ -27,6 +29,7 @@ from labctl.drivers.live_program import Piece
 from labctl.model.access import Scope
 
 _LIMIT = 24 * MIB  # of a request; base64 makes four bytes of three
+_READ_LIMIT = MIB  # of one from who may only read, and has no files to send
 _FILES_LIMIT = 16 * MIB  # of what is in it
 _MOST_FILES = 200
 _HEARTBEAT = 10.0  # seconds
@@ -45,7 +48,8 @@ class _Asked:
 
 async def run_command(desk: Desk, call: Call, request: Request) -> Response:
     """Run one command; its output comes as lines of JSON, the last one with its exit code."""
-    content = await read_body(request, _LIMIT)
+    may_write = call.principal.scope.allows(Scope.OPERATE)
+    content = await read_body(request, _LIMIT if may_write else _READ_LIMIT)
     asked = await run_in_threadpool(_parse, content)
     request.scope["labctl.note"] = _make_note(asked.words)
     needed = find_scope(asked.words)
@@ -70,7 +74,7 @@ async def run_command(desk: Desk, call: Call, request: Request) -> Response:
     )
     for path in links.values():
         path.unlink(missing_ok=True)  # the command has a link of its own
-    return StreamingResponse(_Lines(run), media_type="application/x-ndjson")
+    return StreamingResponse(_Lines(desk, call, run), media_type="application/x-ndjson")
 
 
 async def take_upload(desk: Desk, call: Call, request: Request) -> Response:
@@ -104,7 +108,9 @@ async def take_upload(desk: Desk, call: Call, request: Request) -> Response:
 class _Lines:
     """The output as lines of JSON. The command ends with the client, however that goes."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, desk: Desk, call: Call, run: Run) -> None:
+        self._desk = desk
+        self._call = call
         self._run = run
 
     def __del__(self) -> None:
@@ -116,7 +122,12 @@ class _Lines:
     async def _tell(self) -> AsyncIterator[bytes]:
         try:
             yield b"\n"  # it runs
+            asked_at = monotonic()
             while True:
+                if monotonic() - asked_at >= _HEARTBEAT:
+                    if not await is_still_allowed(self._desk, self._call):
+                        return  # who may no longer begin it may not go on with it, either
+                    asked_at = monotonic()
                 try:
                     async with asyncio.timeout(_HEARTBEAT):
                         piece = await self._run.read()

@@ -210,6 +210,13 @@ def test_only_an_admin_may_import_other_files_of_the_host(api: Api, image: Path,
     assert [ending.error for ending in work(api)] == [None]
 
 
+def test_only_an_admin_may_have_images_fetched_from_the_host_itself(api: Api):
+    uri = f"https://127.1/disk.qcow2#sha256={'0' * 64}"
+    refused = put_from(api, uri, scope=Scope.OPERATE)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "AuthorizationFailed")
+    assert put_from(api, uri, scope=Scope.ADMIN).status_code == 201
+
+
 def test_a_file_that_became_a_link_is_not_followed(api: Api, image: Path, tmp_path: Path):
     put_from(api, str(image), scope=Scope.OPERATE)
     image.rename(tmp_path / "outside.qcow2")
@@ -258,6 +265,17 @@ def test_what_is_downloaded_must_have_the_checksum(
         assert "checksum" in ending.error["message"]
         assert state(shown) == "Failed"
     assert not any(downloads_dir(api.desk.settings).iterdir())
+
+
+def test_a_download_ends_before_the_disk_is_full(
+    api: Api, image: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("labctl.controller.image_import._RESERVE", 2**60)
+    digest = hashlib.sha256(image.read_bytes()).hexdigest()
+    image.rename(mirror / "disk.qcow2")
+    put_from(api, f"https://images.example/disk.qcow2#sha256={digest}")
+    [ending] = work(api)
+    assert "must stay free" in ending.error["message"]
 
 
 def test_the_key_in_an_address_is_told_nobody_and_not_forgotten(api: Api, mirror: Path):
