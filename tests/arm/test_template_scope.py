@@ -45,6 +45,7 @@ GROUP = "/subscriptions/sub/resourceGroups/rg1"
         ("plain", "plain"),
         ("[[concat('a')]", "[concat('a')]"),
         ("[not closed", "[not closed"),
+        ("[[ -f /etc/x ]] && reboot", "[[ -f /etc/x ]] && reboot"),
         ("['it''s']", "it's"),
         ("[ 42 ]", 42),
         ("[-7]", -7),
