@@ -17,8 +17,8 @@ from labctl.store.rehearsal import rehearse
 
 Json = Any  # what json.loads gives
 
-# Writers wait meanwhile, and give up after 30 s. What is not tried by then is known only once it has
-# been deployed.
+# Writers wait meanwhile, and give up after 30 s. What is not tried by then is known only once it
+# has been deployed.
 _LONGEST = timedelta(seconds=5)
 _NESTED = 10  # templates in a template that are looked at
 
