@@ -75,7 +75,6 @@ class Commands:
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
-        self._has_begun = False
 
     async def start(
         self,
@@ -95,8 +94,7 @@ class Commands:
             raise RefusedError(
                 f"{_AT_ONCE} commands run for clients already", hint="try again when one has ended"
             )
-        is_first, self._has_begun = not self._has_begun, True
-        folder = await asyncio.to_thread(_prepare, settings, files, links, is_first=is_first)
+        folder = await asyncio.to_thread(_prepare, settings, files, links)
         environment = _make_environment(settings, scope, folder)
         try:
             program = await LiveProgram.start(
@@ -125,15 +123,20 @@ class Commands:
             log.error("a command of a client could not be watched", exc_info=task.exception())
 
 
-def _prepare(
-    settings: Settings, files: Sequence[SentFile], links: Mapping[str, Path], *, is_first: bool
-) -> Path:
-    parent = settings.api_dir / "commands"
+def remove_leftovers(settings: Settings) -> None:
+    """Remove what commands of a server that was killed have left; specs may hold secrets."""
+    shutil.rmtree(_find_parent(settings), ignore_errors=True)
+
+
+def _find_parent(settings: Settings) -> Path:
+    return settings.api_dir / "commands"
+
+
+def _prepare(settings: Settings, files: Sequence[SentFile], links: Mapping[str, Path]) -> Path:
+    parent = _find_parent(settings)
     try:
         make_passable(settings.state_dir)
         settings.api_dir.mkdir(mode=0o700, exist_ok=True)
-        if is_first:  # what a server that was killed has left
-            shutil.rmtree(parent, ignore_errors=True)
         parent.mkdir(mode=0o700, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=parent))
         try:
