@@ -169,9 +169,20 @@ class _Deployment:
         for each in self._resources:
             key = each["id"].lower()
             if key in keys:
+                if not self._is_wanted():
+                    return  # canceled, or deleted with its group, while others were PUT
                 each.setdefault("startedAt", self._now.isoformat())
                 self._put(each, planned[key], template, errand)
                 self._has_changed = True
+
+    def _is_wanted(self) -> bool:
+        with self._desk.database.read() as connection:
+            row = find_resource(connection, self._row.id)
+        return row is not None and self._is_under_way(row)
+
+    def _is_under_way(self, row: ArmResource) -> bool:
+        is_ours = row.document["operation"] == self._operation.id
+        return is_ours and row.document["properties"]["provisioningState"] in ACTIVE
 
     def _put(
         self,
@@ -258,11 +269,11 @@ class _Deployment:
             return True
         with self._desk.database.write() as connection:
             row = find_resource(connection, self._row.id)
-            if (
-                row is None
-                or row.document["operation"] != self._operation.id
-                or row.document["properties"]["provisioningState"] not in ACTIVE
-            ):
+            if row is None or row.document["operation"] != self._operation.id:
+                return False
+            if not self._is_under_way(row):  # canceled; what had begun by then is told
+                document = {**row.document, "resources": self._resources}
+                save_document(connection, row, document, self._now)
                 return False
             properties = {
                 **row.document["properties"],

@@ -8,13 +8,15 @@ from typing import Any
 from sqlalchemy import Connection
 
 from labctl.api.desk import DEFAULT_GROUP, Desk
-from labctl.arm.errors import invalid, not_supported, resource_not_found
+from labctl.arm.errors import conflict, invalid, not_supported, resource_not_found
 from labctl.arm.ids import ResourceId, parse_id
 from labctl.errors import InvalidError
 from labctl.model.image import ImageDefinition, VersionNumber
 from labctl.model.machine import NAME_PATTERN
 from labctl.store.arm_resources import ArmResource, find_resource, load_resources
+from labctl.store.follows import find_follow
 from labctl.store.gallery import find_definition, load_definitions
+from labctl.store.scale_sets import load_models, load_scale_sets
 
 Json = Any  # what json.loads gives
 
@@ -158,6 +160,27 @@ def get_gallery_image(connection: Connection, desk: Desk, identifier: ResourceId
     if found is None:
         raise resource_not_found(str(identifier))
     return found
+
+
+def refuse_followed(connection: Connection, definition: str, target: str) -> None:
+    """Raises ArmError (409) for a definition whose versions are waited for."""
+    users = [
+        row.name
+        for row in load_scale_sets(connection)
+        if load_models(connection, row.name)[row.model_revision].image.definition == definition
+    ]
+    if users:
+        raise conflict(
+            f"The image '{definition}' is what these scale sets follow: "
+            f"{', '.join(users[:20])}. Give them another image, or delete them first.",
+            target=target,
+        )
+    if find_follow(connection, definition) is not None:
+        raise conflict(
+            f"The image '{definition}' follows a publisher and would come back; "
+            f"run: labctl image unfollow {definition}",
+            target=target,
+        )
 
 
 def check_type(identifier: ResourceId, target: str, *, hint: str) -> None:

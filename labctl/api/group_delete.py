@@ -3,6 +3,7 @@
 from sqlalchemy import Connection
 
 from labctl.api.desk import Desk
+from labctl.api.galleries import refuse_followed
 from labctl.api.groups import Group, find_group
 from labctl.api.probes import SCALE_SET_TYPE
 from labctl.api.references import load_holders, refuse_used
@@ -10,6 +11,7 @@ from labctl.arm.errors import ArmError
 from labctl.arm.network_kinds import find_kind
 from labctl.controller.clock import now as read_clock
 from labctl.controller.desired import delete_scale_set
+from labctl.controller.image_import import forget_unwanted_downloads
 from labctl.controller.images import collect_garbage
 from labctl.controller.operations import Ending, Step
 from labctl.store.arm_resources import load_resources, remove_resource
@@ -45,6 +47,7 @@ def make_group_step(desk: Desk) -> Step:
         if had_images is None:
             return None
         if had_images:
+            forget_unwanted_downloads(desk.settings, desk.database)
             collect_garbage(desk.settings, desk.database)
         return Ending()
 
@@ -81,7 +84,10 @@ def _ask_for_deletion(connection: Connection, group: Group) -> bool:
 
 
 def _remove_images(connection: Connection, group: Group) -> bool:
-    """Forget the images of the group's galleries. Raises RefusedError for one that is in use."""
+    """Forget the images of the group's galleries.
+
+    Raises RefusedError for a version that is in use, ArmError for a definition that is.
+    """
     definitions = load_resources(connection, type=DEFINITION_TYPE, group=group.key)
     for resource in definitions:
         name = resource.name.lower()
@@ -89,5 +95,6 @@ def _remove_images(connection: Connection, group: Group) -> bool:
             continue
         for image in load_versions(connection, name):
             remove_version(connection, name, image.version, now=read_clock())
+        refuse_followed(connection, name, resource.id)
         remove_definition(connection, name)
     return bool(definitions)

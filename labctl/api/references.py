@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from labctl.api.probes import SCALE_SET_TYPE, refuse_reference
 from labctl.arm.errors import ArmError, invalid
 from labctl.arm.ids import ResourceId, parse_id
-from labctl.arm.network import find_member, find_references
+from labctl.arm.network import find_references, load_members
 from labctl.arm.network_kinds import NETWORK_KINDS, find_kind
 from labctl.store.arm_resources import find_resource, load_resources
 from labctl.store.scale_sets import find_scale_set
@@ -80,6 +80,7 @@ def check_references(
             f"The resource names {len(references)} others; {_MANY} are the most.",
             target="properties",
         )
+    find = _Finder(connection, identifier, document)
     for target, text in references:
         named = parse_id(text, target=target)
         outermost = ResourceId(
@@ -90,15 +91,38 @@ def check_references(
         )
         if find_kind(outermost.type) is None:
             continue  # what a lab does not keep, nobody can look for
-        if outermost.key == identifier.key:
-            there: Mapping[str, Json] | None = document
-        else:
-            row = find_resource(connection, str(outermost))
-            there = None if row is None else row.document
+        there = find.find(outermost)
+        key = outermost.key
         for kind, name in named.parts[1:]:
-            there = None if there is None else find_member(there, _spell(kind), name)
+            if there is not None:
+                there = find.find_member(key, there, _spell(kind), name)
+            key = f"{key}/{kind}/{name}".lower()
         if there is None:
             raise refuse_reference(named, target)
+
+
+class _Finder:
+    """Reads each resource once, however many references lead to it."""
+
+    def __init__(
+        self, connection: Connection, identifier: ResourceId, document: Mapping[str, Json]
+    ) -> None:
+        self._connection = connection
+        self._documents: dict[str, Mapping[str, Json] | None] = {identifier.key: document}
+        self._members: dict[tuple[str, str], dict[str, Json]] = {}
+
+    def find(self, identifier: ResourceId) -> Mapping[str, Json] | None:
+        if identifier.key not in self._documents:
+            row = find_resource(self._connection, str(identifier))
+            self._documents[identifier.key] = None if row is None else row.document
+        return self._documents[identifier.key]
+
+    def find_member(self, key: str, document: Mapping[str, Json], kind: str, name: str) -> Json:
+        """The member of a list of the document, which has this key."""
+        if (key, kind) not in self._members:
+            members = reversed(load_members(document, kind))  # of two, the first counts
+            self._members[key, kind] = {str(each.get("name", "")).lower(): each for each in members}
+        return self._members[key, kind].get(name.lower())
 
 
 def _spell(kind: str) -> str:

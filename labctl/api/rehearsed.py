@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from labctl.api.deployments import DEPLOYMENT_TYPE
@@ -10,12 +11,16 @@ from labctl.arm.errors import ArmError
 from labctl.arm.template import Template
 from labctl.arm.template_resources import PlannedResource
 from labctl.arm.what_if import compare, leave_ours_out
+from labctl.controller.clock import now as read_clock
 from labctl.store.arm_resources import load_resources
 from labctl.store.rehearsal import rehearse
 
 Json = Any  # what json.loads gives
 
-_NESTED = 10  # templates in a template that are looked at beforehand; writers wait meanwhile
+# Writers wait meanwhile, and give up after 30 s. What is not tried by then is known only once it
+# has been deployed.
+_LONGEST = timedelta(seconds=5)
+_NESTED = 10  # templates in a template that are looked at
 
 # Refusals that hold whatever has been deployed before.
 _FINAL = frozenset({"AuthorizationFailed", "InvalidResourceType", "NotSupportedInLab"})
@@ -41,9 +46,11 @@ def rehearse_all(errand: Errand, template: Template) -> list[Rehearsed]:
     with rehearse(errand.desk.database) as database:
         aside = errand.aside(replace(errand.desk, database=database))
         nested = 0
+        until = read_clock() + _LONGEST
         for resource in wanted:
             nested += resource.is_deployment
-            if resource.is_deployment and nested > _NESTED:
+            is_too_much = resource.is_deployment and nested > _NESTED
+            if is_too_much or not until - _LONGEST <= read_clock() <= until:
                 pending.add(resource.key)
                 found.append(
                     Rehearsed(resource=resource, before=before[resource.key], is_known=False)
@@ -103,7 +110,10 @@ def _tell_change(each: Rehearsed, *, has_payloads: bool) -> dict[str, Json]:
     resource = each.resource
     change: dict[str, Json] = {"resourceId": resource.id}
     if not each.is_known:
-        reason = "it hangs on a resource that is known only once it has been deployed"
+        reason = (
+            "it hangs on a resource that is known only once it has been deployed, or there are too "
+            "many resources to try them all"
+        )
         return {**change, "changeType": "Unsupported", "unsupportedReason": reason}
     if resource.is_deployment:
         reason = "what a template in a template changes is not looked into"

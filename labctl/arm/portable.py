@@ -15,6 +15,7 @@ from labctl.arm.probe import read_probe
 from labctl.arm.reader import child, items
 from labctl.arm.template import Template
 from labctl.arm.template_fault import Fault
+from labctl.arm.template_parse import escape as escape_text
 from labctl.arm.template_resources import PlannedResource
 from labctl.arm.template_scope import Setting
 from labctl.arm.vmss_read import Reading, read_scale_set
@@ -81,9 +82,9 @@ def make_template(resource: Document) -> Document:
 
 
 def escape(value: object) -> object:
-    """The same for a template, in which a text that begins with '[' would be an expression."""
+    """The same for a template, in which a text in brackets would be an expression."""
     if isinstance(value, str):
-        return f"[{value}" if value.startswith("[") else value
+        return escape_text(value)
     if isinstance(value, dict):
         return {str(escape(key)): escape(each) for key, each in value.items()}
     return [escape(each) for each in value] if isinstance(value, list) else value

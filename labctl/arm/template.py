@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from labctl.arm.errors import ArmError, not_supported
 from labctl.arm.template_fault import MAX_DEPTH, Fault, Json, invalid_template
 from labctl.arm.template_parameters import is_of_type, is_secure, resolve_parameters
-from labctl.arm.template_parse import Invocation, is_expression, parse_expression, walk
+from labctl.arm.template_parse import Invocation, escape, is_expression, parse_expression, walk
 from labctl.arm.template_resources import PlannedResource, expand
 from labctl.arm.template_scope import Evaluator, Setting
 from labctl.arm.template_values import find_key
@@ -227,6 +227,10 @@ class Template:
             meant = self.find_named(name)
             if not meant and not name.lower().startswith("/subscriptions/"):
                 raise Fault(f"'{name[:300]}' is neither an id nor the name of a resource here")
+            meant = [each for each in meant if each.is_wanted] or meant
+            if len(meant) > 1:
+                ids = ", ".join(each.id for each in meant[:5])
+                raise Fault(f"'{name[:300]}' may be any of {ids}: use resourceId()")
             if meant and not meant[0].is_wanted:
                 raise Fault(f"'{meant[0].id}' is not deployed, because its condition is false")
             document = find(meant[0].id if meant else name)
@@ -288,7 +292,7 @@ def _sort(needs: Mapping[str, set[str]], found: Mapping[str, PlannedResource]) -
 def _escape(value: Json) -> Json:
     """A value that is worked out already, so that it stays what it is when it is so again."""
     if isinstance(value, str):
-        return f"[{value}" if value.startswith("[") else value
+        return escape(value)
     if isinstance(value, list):
         return [_escape(each) for each in value]
     if isinstance(value, dict):

@@ -35,6 +35,10 @@ class Budget:
         if self._size < 0:
             raise Fault(f"the template's expressions give more than {MAX_SIZE} characters")
 
+    def spend_literal(self, value: Json) -> None:
+        """Room for a value as it stands in the template, without what is in it."""
+        self.spend(_NODE_SIZE + (len(value) if isinstance(value, str) else 0))
+
     def spend_value(self, value: Json) -> None:
         """Room for a value with everything in it, shared parts counted each time."""
         stack: list[tuple[Json, int]] = [(value, 0)]

@@ -59,8 +59,13 @@ def is_expression(text: str) -> bool:
 
 
 def unescape(text: str) -> str:
-    """A text that is no expression: `[[x]` means `[x]`."""
-    return text[1:] if text.startswith("[[") else text
+    """A text that is no expression: `[[x]` means `[x]`, but `[[ -f x ]] && y` itself."""
+    return text[1:] if text.startswith("[[") and text.endswith("]") else text
+
+
+def escape(text: str) -> str:
+    """The same for a template, in which it might be taken for an expression."""
+    return f"[{text}" if text.startswith("[") and text.endswith("]") else text
 
 
 @lru_cache(maxsize=2048)

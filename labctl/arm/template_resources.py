@@ -101,7 +101,7 @@ def _expand_one(
         raise invalid_template("mode is serial (with a batchSize) or parallel", path=f"{path}.copy")
     before: list[list[str]] = []
     for index in range(number):
-        loops = (*outer, Loop(name=_pick(copy, "name"), index=index))
+        loops = (*outer, Loop(name=_pick(copy, "name"), index=index, is_of_resource=True))
         if index % size == 0:
             before.append([])
         for made in _make(source, path, evaluator, parent, loops, symbol):

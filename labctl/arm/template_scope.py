@@ -62,6 +62,7 @@ class Loop:
 
     name: str
     index: int
+    is_of_resource: bool = False  # else of a property, a variable or an output
 
 
 @dataclass(slots=True)
@@ -89,7 +90,11 @@ class Evaluator:
         try:
             if self._depth > 2 * MAX_DEPTH:
                 raise invalid_template(f"more than {2 * MAX_DEPTH} levels deep", path=path)
+            # Loops in loops make much of little without a single expression.
+            self.budget.spend_literal(value)
             return self._evaluate(value, path, loops)
+        except Fault as fault:
+            raise invalid_template(str(fault), path=path[:200]) from fault
         except RecursionError as error:
             raise invalid_template("nested too deeply", path=path[:200]) from error
         finally:
@@ -354,7 +359,9 @@ def _find_index(given: Sequence[Json], loops: tuple[Loop, ...]) -> int:
     check_count("copyIndex", len(rest), 0, 1)
     offset = take_int(rest[0]) if rest else 0
     if name is None:
-        return loops[-1].index + offset
+        # Without a name the resource's loop is meant, even in the loop of a property.
+        outer = [loop for loop in loops if loop.is_of_resource]
+        return (outer or loops)[-1].index + offset
     found = [loop for loop in loops if loop.name.lower() == name.lower()]
     if not found:
         raise Fault(f"there is no copy loop '{name[:100]}' around this")

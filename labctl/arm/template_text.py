@@ -35,7 +35,9 @@ def join_values(given: Sequence[Json], budget: Budget) -> Json:
 
 
 def to_text(value: Json) -> str:
-    """`string`."""
+    """`string`. Of a boolean Azure makes True or False, though true or false in JSON."""
+    if isinstance(value, bool):
+        return str(value)
     return value if isinstance(value, str) else dump(value)
 
 

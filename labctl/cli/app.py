@@ -200,6 +200,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reconfigure(errors="backslashreplace")
     run.set_options(run.Options())
     if is_for_client():
+        from labctl.drivers.parent import end_with_parent
+
+        end_with_parent()
         signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the server
     try:
         target, rest = take_target(words, os.environ)

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,7 +109,8 @@ def import_(
     if image is not None:
         definition, _, version = image.partition(":")
         wanted = (definition, version or "latest")
-    parameters = dict(_read_parameter(each) for each in parameter or ())
+    texts = _find_text_parameters(document.value)
+    parameters = dict(_read_parameter(each, texts) for each in parameter or ())
     try:
         found = read_file(document.value, parameters=parameters, image=wanted, now=now())
     except ImportFaultError as fault:
@@ -159,10 +160,25 @@ def _make_readable(text: str) -> str:
     return _PAIR.sub(join, text.replace("\t", " "))
 
 
-def _read_parameter(text: str) -> tuple[str, object]:
+def _find_text_parameters(document: object) -> set[str]:
+    """The parameters whose values are texts, even if they look like numbers; in lower case."""
+    for key in ("properties", "template"):  # of what is sent to deploy a template
+        if isinstance(document, dict) and isinstance(document.get(key), dict):
+            document = document[key]
+    declared = document.get("parameters") if isinstance(document, dict) else None
+    return {
+        str(name).lower()
+        for name, each in (declared.items() if isinstance(declared, dict) else ())
+        if isinstance(each, dict) and str(each.get("type")).lower() in {"string", "securestring"}
+    }
+
+
+def _read_parameter(text: str, texts: Container[str]) -> tuple[str, object]:
     name, sign, value = text.partition("=")
     if not name or not sign:
         raise InvalidError(f"--parameter {text!r} is not NAME=VALUE")
+    if name.lower() in texts:
+        return name, value
     if value[:1] in {"{", "["} or re.fullmatch(r"-?\d{1,18}|true|false", value):
         try:
             return name, json.loads(value)

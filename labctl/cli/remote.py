@@ -57,8 +57,10 @@ def run_remotely(
     with remote.ask("/labctl/v1/commands", content, headers) as answer:
         _compare_versions(answer.headers.get("x-labctl-version"), remote.url)
         for line in remote.read_lines(answer):
+            if not line.endswith(b"\n"):
+                break  # cut off in the middle
             if line.strip():
-                code = _show(json.loads(line))
+                code = _show(_parse(line, remote.url))
                 if code is not None:
                     return code
     raise HostError(
@@ -203,10 +205,22 @@ def _compare_versions(theirs: str | None, url: str) -> None:
         print(f"labctl: {url} runs {has}, this is {__version__}; it counts there", file=sys.stderr)
 
 
-def _show(line: Json) -> int | None:
+def _parse(line: bytes, url: str) -> dict[str, Json]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or ("exit" in found and not isinstance(found["exit"], int)):
+        raise HostError(
+            f"what answers at {url} is not labctl serve",
+            detail=f"it said: {line[:100].decode(errors='replace').strip()}",
+            hint="is the address right, and is nothing between that answers in its place?",
+        )
+    return found
+
+
+def _show(line: dict[str, Json]) -> int | None:
     """Write a piece of output as it came, or give back the exit code."""
-    if not isinstance(line, dict):
-        raise HostError("the server's answer is not that of labctl serve")
     for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
         if name in line:
             stream.write(str(line[name]))

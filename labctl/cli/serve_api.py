@@ -157,8 +157,13 @@ def running_api(door: Door, lab: "Lab", board: "Board", say: Say) -> Iterator[No
     from labctl.api.desk import Desk
     from labctl.api.routes import make_routes
     from labctl.api.steps import make_steps
+    from labctl.controller.commands import remove_leftovers
     from labctl.controller.operations import Operations
+    from labctl.controller.uploads import remove_old_uploads, remove_parts
 
+    remove_leftovers(lab.settings)
+    remove_parts(lab.settings)
+    remove_old_uploads(lab.settings, now=now())
     _allow_open_files()
     who = _load_identity(lab.database)
     ensure_signing_key(lab.settings)

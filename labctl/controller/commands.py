@@ -76,8 +76,6 @@ class Commands:
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
         self._starting = 0  # they count, too: many may come in the same instant
-        self._preparing = asyncio.Lock()
-        self._has_begun = False
 
     async def start(
         self,
@@ -115,10 +113,7 @@ class Commands:
         links: Mapping[str, Path],
         stop: threading.Event,
     ) -> Run:
-        # One after the other: the first one clears away what it does not know.
-        async with self._preparing:
-            is_first, self._has_begun = not self._has_begun, True
-            folder = await asyncio.to_thread(_prepare, settings, files, links, is_first=is_first)
+        folder = await asyncio.to_thread(_prepare, settings, files, links)
         environment = _make_environment(settings, scope, folder)
         try:
             program = await LiveProgram.start(
@@ -144,15 +139,20 @@ class Commands:
             log.error("a command of a client could not be watched", exc_info=task.exception())
 
 
-def _prepare(
-    settings: Settings, files: Sequence[SentFile], links: Mapping[str, Path], *, is_first: bool
-) -> Path:
-    parent = settings.api_dir / "commands"
+def remove_leftovers(settings: Settings) -> None:
+    """Remove what commands of a server that was killed have left; specs may hold secrets."""
+    shutil.rmtree(_find_parent(settings), ignore_errors=True)
+
+
+def _find_parent(settings: Settings) -> Path:
+    return settings.api_dir / "commands"
+
+
+def _prepare(settings: Settings, files: Sequence[SentFile], links: Mapping[str, Path]) -> Path:
+    parent = _find_parent(settings)
     try:
         make_passable(settings.state_dir)
         settings.api_dir.mkdir(mode=0o700, exist_ok=True)
-        if is_first:  # what a server that was killed has left
-            shutil.rmtree(parent, ignore_errors=True)
         parent.mkdir(mode=0o700, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=parent))
         try:

@@ -25,7 +25,12 @@ from labctl.controller.operations import Ending
 from labctl.drivers.blobs import Format, delete_abandoned
 from labctl.drivers.failpoint import reach
 from labctl.drivers.publishers.addresses import Mirror
-from labctl.drivers.publishers.download import downloading, ensure_forgotten
+from labctl.drivers.publishers.download import (
+    downloading,
+    ensure_forgotten,
+    ensure_others_forgotten,
+    list_parts,
+)
 from labctl.drivers.publishers.failure import UntrustedError
 from labctl.drivers.publishers.transport import Transport
 from labctl.drivers.publishers.unpack import unpacking
@@ -34,13 +39,14 @@ from labctl.model.image import ImageDefinition, VersionNumber
 from labctl.model.publisher import Publisher
 from labctl.settings import Settings
 from labctl.store import gallery, offers
-from labctl.store.arm_resources import ArmResource, find_resource, save_resource
+from labctl.store.arm_resources import ArmResource, find_resource, load_resources, save_resource
 from labctl.store.database import Database
 from labctl.store.operations import Operation
 
 Json = Any  # what json.loads gives
 
 IMAGE_IMPORT = "image-import"  # the kind of operation
+VERSION = "Microsoft.Compute/galleries/images/versions"
 IMPORTING = "importing"  # in the row: the operation that is to bring the file
 HAS_ROW = "hasRow"  # in the goal: the definition was made by the API, too
 MAY_READ_HOST = "mayReadHost"  # in the goal: files outside of the import directory, too
@@ -107,6 +113,7 @@ class ImageImport:
         if row is not None and IMPORTING not in row.document and there is not None:
             return Ending()  # killed after the offer
         if row is None or row.document.get(IMPORTING) != operation.id:
+            forget_unwanted_downloads(self._settings, self._database)
             return Ending(is_canceled=True)
         if known is None:
             raise NotFoundError(f"image definition {definition!r} is gone")
@@ -136,6 +143,7 @@ class ImageImport:
     ) -> bool:
         """False: another import has the download in hand."""
         delete_abandoned(self._settings)  # rests of imports that were killed
+        forget_unwanted_downloads(self._settings, self._database)
         with ExitStack() as stack:
             if isinstance(source, UrlSource):
                 found = self._download(source, stack)
@@ -309,6 +317,23 @@ def forget_download(settings: Settings, document: Mapping[str, Json]) -> None:
     source = read_source(body.properties.storage_profile)
     if isinstance(source, UrlSource):
         ensure_forgotten(downloads_dir(settings), source.url)
+
+
+def forget_unwanted_downloads(settings: Settings, database: Database) -> None:
+    """Delete what has come of files that nobody wishes for any more."""
+    folder = downloads_dir(settings)
+    found = list_parts(folder)  # before the wishes are read: each had one when it began
+    if not found:
+        return
+    with database.read() as connection:
+        rows = load_resources(connection, type=VERSION)
+    sources = [
+        read_source(_read_wish(row).properties.storage_profile)
+        for row in rows
+        if IMPORTING in row.document
+    ]
+    kept = {source.url for source in sources if isinstance(source, UrlSource)}
+    ensure_others_forgotten(folder, found, kept=kept)
 
 
 def downloads_dir(settings: Settings) -> Path:

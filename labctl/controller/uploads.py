@@ -110,6 +110,13 @@ def remove_old_uploads(settings: Settings, *, now: datetime) -> None:
                 path.unlink()
 
 
+def remove_parts(settings: Settings) -> None:
+    """Remove what had not come in completely when a server was killed."""
+    for path in (settings.api_dir / "uploads").glob(f"*{_PART}"):
+        with suppress(OSError):
+            path.unlink()
+
+
 def read_limit() -> int:
     """The largest upload. Raises InvalidError for a variable that is no number."""
     text = os.environ.get(LIMIT_VARIABLE, "")

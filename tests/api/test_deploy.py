@@ -269,6 +269,16 @@ def test_an_active_deployment_is_neither_replaced_nor_deleted_but_canceled(world
     assert world.ask("DELETE", deployment("d1")).status == 204
 
 
+def test_a_cancel_between_two_resources_is_heeded_and_what_had_begun_is_told(world):
+    world.before_put = lambda name: world.ask("POST", f"{deployment('d1')}/cancel")
+    world.begin("d1", {"resources": [slow("a"), slow("b")]})
+    world.take_steps()
+    assert world.puts == ["a"]
+    assert world.show("d1")["provisioningState"] == "Canceled"
+    told = world.ask("GET", f"{deployment('d1')}/operations").body["value"]
+    assert [each["properties"]["targetResource"]["resourceName"] for each in told] == ["a"]
+
+
 def test_a_deployment_ends_when_its_group_is_gone(world):
     world.begin("d1", CHAIN, SECRET)
     with world.desk.database.write() as connection:

@@ -1,11 +1,13 @@
 import json
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import requests
 
+from labctl.api import rehearsed
 from labctl.api.deploy import make_step
 from labctl.api.handlers import deployments
 from labctl.api.routes import make_routes
@@ -13,7 +15,7 @@ from labctl.controller.operations import Ending, Operations
 from labctl.model.access import Scope
 from labctl.store.operations import load_open_operations
 from labctl.store.scale_sets import load_scale_sets
-from tests.api.deploying import SLOW, World, deployment, make_world, slow, wish
+from tests.api.deploying import NOW, SLOW, World, deployment, make_world, slow, wish
 from tests.api.serving import SUBSCRIPTION, VERSION, Api
 
 IMAGE = {"publisher": "labctl", "offer": "tiny", "sku": "default", "version": "latest"}
@@ -65,6 +67,16 @@ def test_what_hangs_on_something_slow_is_not_refused_beforehand(world):
     assert answer.status == 200
     found = changes(world, template)
     assert found["b"]["changeType"] == "Unsupported"
+
+
+def test_writers_do_not_wait_for_a_template_that_takes_long_to_try(world, monkeypatch):
+    moments = (NOW + 2 * place * timedelta(seconds=1) for place in range(100))
+    monkeypatch.setattr(rehearsed, "read_clock", lambda: next(moments))
+    template = {"resources": [{**VNET, "name": f"v{place}"} for place in range(4)]}
+    found = changes(world, template)
+    assert [each["changeType"] for each in found.values()] == [
+        "Create", "Create", "Unsupported", "Unsupported",
+    ]  # fmt: skip
 
 
 def test_what_if_tells_what_would_change(world):

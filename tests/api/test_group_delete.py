@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -8,7 +9,7 @@ from labctl.errors import RefusedError
 from labctl.model.health_source import Health, HealthProbe, Protocol
 from labctl.model.image import ImageDefinition, OsType
 from labctl.store.arm_resources import save_resource
-from labctl.store.gallery import ensure_definition, find_definition
+from labctl.store.gallery import add_version, ensure_definition, find_definition, load_versions
 from labctl.store.operations import Operation, load_open_operations
 from labctl.store.scale_sets import find_scale_set, remove_scale_set
 from tests.api.lab_parts import add_set, load_everything, make_group, refer_to_probe
@@ -72,6 +73,32 @@ def test_images_of_its_galleries_go_unless_they_are_in_use(api: Api):
     assert step(operation) == Ending()
     with api.desk.database.read() as connection:
         assert find_definition(connection, "mine") is None
+
+
+def test_an_image_that_a_scale_set_elsewhere_follows_keeps_its_group(api: Api):
+    make_group(api)
+    now = datetime.now(UTC)
+    with api.desk.database.write() as connection:
+        save_resource(
+            connection,
+            f"{GROUP}/providers/Microsoft.Compute/galleries/g/images/tiny",
+            type="Microsoft.Compute/galleries/images",
+            group="rg1",
+            name="tiny",
+            document={},
+            now=now,
+        )
+        ensure_definition(connection, ImageDefinition(name="same", os_type=OsType.LINUX), now)
+        for image in load_versions(connection, "tiny"):  # the files have a keeper
+            add_version(connection, replace(image, definition="same"))
+    add_set(api, "web")  # in another group, of tiny
+    step, operation = begin(api)
+    before = load_everything(api)
+    ending = step(operation)
+    assert "'tiny' is what these scale sets follow: web" in str(ending and ending.error)
+    assert load_everything(api) == before
+    with api.desk.database.read() as connection:
+        assert len(load_versions(connection, "tiny")) == 2
 
 
 def test_a_group_whose_probe_is_needed_elsewhere_stays(api: Api):

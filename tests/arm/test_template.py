@@ -310,3 +310,30 @@ def test_what_az_sends_to_create_a_scale_set_is_understood():
         deployed[resource.id] = template.make_body(resource, nothing)
     outputs = template.make_outputs(lambda identifier: {"properties": {"of": identifier}})
     assert {"resources": deployed, "outputs": outputs} == wanted
+
+
+def test_a_copy_index_without_a_name_is_that_of_the_resource_even_in_a_loop_of_a_property():
+    loop = {
+        "name": "disks",
+        "count": 2,
+        "input": "[format('{0}-{1}', copyIndex(), copyIndex('disks'))]",
+    }
+    template = read(
+        make_resource(
+            "[format('v{0}', copyIndex())]",
+            copy={"name": "nets", "count": 2},
+            properties={"copy": [loop]},
+        )
+    )
+    bodies = [template.make_body(each, nothing)["properties"] for each in template.resources]
+    assert bodies == [{"disks": ["0-0", "0-1"]}, {"disks": ["1-0", "1-1"]}]
+
+
+def test_a_name_that_several_resources_have_is_no_reference():
+    template = read(
+        make_resource("web"),
+        make_resource("web", type="Microsoft.Network/loadBalancers"),
+        make_resource("user", properties={"a": "[reference('web').b]"}),
+    )
+    with pytest.raises(ArmError, match=r"may be any of .*use resourceId"):
+        template.make_body(template.resources[-1], lambda _: {"properties": {"b": 1}})

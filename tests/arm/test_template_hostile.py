@@ -120,6 +120,13 @@ def _nested(number: int) -> dict:
     return {"variables": {"v": value}, "resources": []}
 
 
+def _looped_plainly() -> dict:
+    value: object = 1
+    for _ in range(3):
+        value = {"copy": [{"name": "x", "count": 800, "input": value}]}
+    return {"resources": [make_resource("v", properties=value)]}
+
+
 def _looped() -> dict:
     inner = {"copy": [{"name": "x", "count": 800, "input": "[createArray('a', copyIndex())]"}]}
     outer = {"copy": [{"name": "y", "count": 800, "input": inner}]}
@@ -134,6 +141,7 @@ def _looped() -> dict:
         _chained(250),
         _nested(5000),
         _looped(),
+        _looped_plainly(),
         {"resources": [make_resource("[format('v{0}', copyIndex())]",
                                      copy={"name": "x", "count": 800})] * 2},
         {"resources": [], "variables": {f"v{place}": 1 for place in range(257)}},
@@ -142,8 +150,8 @@ def _looped() -> dict:
         {"$schema": "https://x/subscriptionDeploymentTemplate.json#", "resources": []},
         {},
     ],
-    ids=["doubled", "grown", "chained", "nested", "looped", "many", "variables", "long",
-         "functions", "subscription", "empty"],
+    ids=["doubled", "grown", "chained", "nested", "looped", "looped-plainly", "many", "variables",
+         "long", "functions", "subscription", "empty"],
 )  # fmt: skip
 def test_a_template_that_asks_for_too_much_is_refused(document):
     with pytest.raises(ArmError) as caught:

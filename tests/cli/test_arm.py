@@ -129,7 +129,10 @@ def test_a_template_with_a_balancer_brings_its_probe_along(monkeypatch, tmp_path
     template = {
         "$schema": "https://schema.management.azure.com/schemas/2019-04-01/deploymentTemplate.json#",
         "contentVersion": "1.0.0.0",
-        "parameters": {"count": {"type": "int", "defaultValue": 3}},
+        "parameters": {
+            "count": {"type": "int", "defaultValue": 3},
+            "release": {"type": "string"},
+        },
         "resources": [
             {
                 "type": "Microsoft.Network/loadBalancers",
@@ -151,7 +154,7 @@ def test_a_template_with_a_balancer_brings_its_probe_along(monkeypatch, tmp_path
     content = json.dumps(deployment).encode()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     words = ["import", "-", "--image", "tiny", "--parameter", "count=4"]
-    assert main(words) == 0
+    assert main([*words, "--parameter", "Release=12"]) == 0
     found = yaml.safe_load(capsys.readouterr().out)
     assert found["health"]["probe"]["requestPath"] == "/lb"
     assert (found["name"], found["capacity"]) == ("web", 4)

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -507,3 +509,34 @@ def test_nothing_of_the_lab_is_imported_for_a_server():
         timeout=30,
     )
     assert done.stdout == "[]\n"
+
+
+_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b'\n{"stdout": "one\\n"}\n{"stdo', "was lost before the command ended"),
+        (b"<html>\nsorry</html>\n", "is not labctl serve"),
+        (b'{"exit": null}\n', "is not labctl serve"),
+    ],
+)
+def test_an_answer_that_breaks_off_or_is_anothers_is_no_fault_of_labctl(
+    outside, monkeypatch, capsys, answer, text
+):
+    def serve() -> None:
+        connection, _ = door.accept()
+        with connection:
+            received = b""
+            while b'"argv"' not in received:
+                received += connection.recv(65536)
+            connection.sendall(_HEAD + f"{len(answer):x}\r\n".encode() + answer + b"\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        monkeypatch.setenv("LABCTL_SERVER", f"http://127.0.0.1:{door.getsockname()[1]}")
+        thread = threading.Thread(target=serve)
+        thread.start()
+        code = main(["list"])
+        thread.join()
+    assert (code, text in capsys.readouterr().err) == (ExitCode.HOST, True)

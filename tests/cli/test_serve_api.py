@@ -180,10 +180,16 @@ def test_a_daemon_that_was_killed_is_asked_again_with_the_same_token(run, tmp_pa
     finally:
         daemon.end(signal.SIGKILL)
     assert (tmp_path / "state" / "api" / "address").exists()
+    # What was under way for clients: it may be secret, or large.
+    rests = [tmp_path / "state" / "api" / each for each in ("commands/a/sent/0", "uploads/b.part")]
+    for rest in rests:
+        rest.parent.mkdir(parents=True)
+        rest.touch()
     daemon = Daemon(tmp_path, "--listen", f"127.0.0.1:{port}")
     try:
         daemon.wait_for("API: https://127.0.0.1:")
         assert ask(daemon, secret).status_code == 200
+        assert not any(rest.exists() for rest in rests)
     finally:
         code = daemon.end(signal.SIGTERM)
     assert code == 0, daemon.lines

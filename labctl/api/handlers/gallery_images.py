@@ -16,6 +16,7 @@ from labctl.api.galleries import (
     load_places,
     make_gallery_id,
     read_definition_name,
+    refuse_followed,
 )
 from labctl.api.gallery_versions import load_gallery_versions
 from labctl.api.gallery_write import Wanted, read_wanted, refuse_change, refuse_nested
@@ -29,9 +30,7 @@ from labctl.model.access import Scope
 from labctl.model.image import ImageDefinition, OsType
 from labctl.model.spec import DEFAULT_REGION
 from labctl.store.arm_resources import remove_resource, save_resource
-from labctl.store.follows import find_follow
 from labctl.store.gallery import ensure_definition, remove_definition, set_description
-from labctl.store.scale_sets import load_models, load_scale_sets
 
 Json = Any  # what json.loads gives
 
@@ -126,24 +125,7 @@ def delete(desk: Desk, call: Call) -> Answer:
         check_conditions(call, _make_etag(place))
         nested = [str(each.number) for each in load_gallery_versions(connection, place)]
         refuse_nested(place.definition.name, nested)
-        users = [
-            row.name
-            for row in load_scale_sets(connection)
-            if load_models(connection, row.name)[row.model_revision].image.definition
-            == place.definition.name
-        ]
-        if users:
-            raise conflict(
-                f"The image '{place.definition.name}' is what these scale sets follow: "
-                f"{', '.join(users[:20])}. Give them another image, or delete them first.",
-                target=str(place.id),
-            )
-        if find_follow(connection, place.definition.name) is not None:
-            raise conflict(
-                f"The image '{place.definition.name}' follows a publisher and would come back; "
-                f"run: labctl image unfollow {place.definition.name}",
-                target=str(place.id),
-            )
+        refuse_followed(connection, place.definition.name, str(place.id))
         remove_definition(connection, place.definition.name)
         remove_resource(connection, str(place.id))
     return Answer(status=200)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -142,6 +142,22 @@ def ensure_forgotten(folder: Path, url: str) -> bool:
             with suppress(FileNotFoundError):
                 each.unlink()
     return not path.exists()
+
+
+def ensure_others_forgotten(folder: Path, paths: Sequence[Path], *, kept: Collection[str]) -> None:
+    """Delete those of `paths` that are not of the URLs in `kept`, unless somebody is at them."""
+    wanted = {part_path(folder, url) for url in kept}
+    for path in paths:
+        if path in wanted:
+            continue
+        with suppress(RefusedError), _opened(path, path.name):
+            for each in (path.with_suffix(_FACTS), path.with_suffix(SUFFIX), path):
+                each.unlink(missing_ok=True)
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """The downloads that are under way, or were."""
+    return list(folder.glob("*.part"))
 
 
 def _require_right(download: _Download) -> None:

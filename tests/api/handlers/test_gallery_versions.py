@@ -16,6 +16,7 @@ from labctl.controller import image_import
 from labctl.controller.image_import import ImageImport, downloads_dir, ensure_import_dir
 from labctl.controller.operations import Ending, Operations
 from labctl.drivers.blobs import find_digests
+from labctl.drivers.publishers.download import part_path
 from labctl.model.access import Scope
 from labctl.model.image import ImageVersion, find_latest
 from labctl.store.arm_resources import find_resource, remove_resource
@@ -313,6 +314,23 @@ def test_a_download_goes_on_after_a_stop(api: Api, image: Path, mirror: Path):
     api.desk.stop.clear()
     assert [ending.error for ending in work(api)] == [None]
     assert latest(api) == "2.0.0"
+
+
+def test_what_has_come_of_a_file_goes_with_the_wish_for_it(api: Api, image: Path, mirror: Path):
+    folder = downloads_dir(api.desk.settings)
+    folder.mkdir(parents=True)
+    uris = [f"https://images.example/{name}.qcow2" for name in ("gone", "wanted")]
+    gone, wanted = (part_path(folder, uri) for uri in uris)
+    for place, uri in enumerate(uris):
+        put_from(api, f"{uri}#sha256={'0' * 64}", version=f"2.0.{place}")
+        for suffix in (".part", ".json"):
+            part_path(folder, uri).with_suffix(suffix).touch()
+    with api.desk.database.write() as connection:  # with its group, for example
+        remove_resource(connection, f"{WHOLE_TINY}/versions/2.0.0")
+    image_import.forget_unwanted_downloads(api.desk.settings, api.desk.database)
+    assert not gone.exists()
+    assert wanted.exists()
+    assert len(list(folder.iterdir())) == 2
 
 
 STEP = """

@@ -3,7 +3,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from labctl.api import references
 from labctl.model.health_source import Health, HealthProbe, Protocol
+from labctl.store.arm_resources import find_resource
 from tests.api.lab_parts import (
     add_set,
     load_everything,
@@ -112,6 +114,29 @@ def test_references_must_be_there_and_what_is_in_use_stays(api: Api):
     assert api.ask("DELETE", f"{NETWORK}/loadBalancers/lb").status_code == 200
     assert api.ask("DELETE", address).status_code == 200
     assert api.ask("DELETE", address).status_code == 204
+
+
+def test_a_resource_that_is_named_often_is_read_once(api: Api, monkeypatch):
+    make_group(api)
+    probes = {f"p{place}": tcp(80) for place in range(50)}
+    api.ask("PUT", f"{NETWORK}/loadBalancers/lb", body=make_balancer(probes))
+    read = []
+
+    def find(connection, identifier):
+        read.append(identifier)
+        return find_resource(connection, identifier)
+
+    monkeypatch.setattr(references, "find_resource", find)
+    rules = [
+        {"name": name, "properties": {"probe": {"id": f"{IDS}/loadBalancers/LB/probes/{name}"}}}
+        for name in probes
+    ]
+    body = make_balancer(loadBalancingRules=rules)
+    assert api.ask("PUT", f"{NETWORK}/loadBalancers/other", body=body).status_code == 201
+    assert len(read) == 1
+    rules[7]["properties"]["probe"]["id"] += "x"
+    refused = api.ask("PUT", f"{NETWORK}/loadBalancers/other", body=body)
+    assert refused.json()["error"]["code"] == "InvalidResourceReference"
 
 
 def test_unknown_groups_and_resources_are_told_apart(api: Api):
