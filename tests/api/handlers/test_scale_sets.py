@@ -1,11 +1,13 @@
-import pytest
-
+from labctl.controller.clock import now
+from labctl.controller.desired import apply_spec
 from labctl.controller.record import record
 from labctl.model.access import Scope
 from labctl.model.plan import RemoveInstance
+from labctl.model.spec import ScaleSetSpec
 from labctl.store.arm_resources import load_resources
 from labctl.store.instances import remove_instance
 from labctl.store.scale_sets import find_scale_set, remove_scale_set
+from tests.api.happenings import fail_extension
 from tests.api.labs import (
     GROUP,
     HEALTH,
@@ -165,14 +167,9 @@ def test_in_mode_manual_nobody_waits_for_old_instances(api):
 
 
 def test_a_set_of_the_yaml_is_shown_in_the_default_group_and_changed_there(api):
-    from labctl.controller.desired import apply_spec
-    from labctl.model.spec import ScaleSetSpec
-
     spec = ScaleSetSpec.model_validate(
         {"name": "yard", "capacity": 1, "image": {"definition": "tiny"}}
     )
-    from labctl.controller.clock import now
-
     with api.desk.database.write() as connection:
         apply_spec(connection, spec, now=now())
     assert api.ask("GET", f"{GROUP}/yard").json()["sku"]["capacity"] == 1
@@ -204,12 +201,12 @@ def test_names_are_unique_in_the_lab_and_follow_its_rule(api):
     assert (wrong.status_code, wrong.json()["error"]["target"]) == (400, "name")
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
-def test_an_unknown_group_is_told(api, method):
+def test_an_unknown_group_is_told(api):
     path = GROUP.replace("labctl", "nowhere")
-    body = make_body() if method in {"PUT", "PATCH"} else None
-    answer = api.ask(method, f"{path}/web", body=body)
-    assert answer.json()["error"]["code"] == "ResourceGroupNotFound"
+    for method in ("GET", "PUT", "PATCH", "DELETE"):
+        body = make_body() if method in {"PUT", "PATCH"} else None
+        answer = api.ask(method, f"{path}/web", body=body)
+        assert answer.json()["error"]["code"] == "ResourceGroupNotFound"
 
 
 def test_an_unknown_set_is_404_but_nothing_to_delete(api):
@@ -317,8 +314,6 @@ def test_sizes_are_listed_with_the_bounds_of_a_scale_set(api):
 
 
 def test_a_failed_instance_fails_the_operation_and_tells_in_details(api):
-    from tests.api.happenings import fail_extension
-
     made = put_set(api, extensions=(SCRIPT,))
     add_instances(api, 0, 1)
     make_ready(api, 0, 1)
@@ -347,8 +342,6 @@ def test_scale_in_by_the_planner_ends_the_operation(api):
     with api.desk.database.write() as connection:
         decision = RemoveInstance(instance="web_1", reason="capacity is 1")
         view = load(api)
-        from labctl.controller.clock import now
-
         record(connection, view, (decision,), now=now(), new_identity=make_identity)
     see(api)
     assert step(api) == [None]
