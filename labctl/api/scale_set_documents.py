@@ -74,15 +74,19 @@ def load_spec(connection: Connection, found: FoundSet) -> ScaleSetSpec:
 def show_set(connection: Connection, desk: Desk, found: FoundSet) -> Document:
     """The whole resource with its etag."""
     document = _render(connection, desk, found)
-    return document | {"etag": find_etag(document)}
+    return document | {"etag": _make_etag(document, found.row.model_revision)}
 
 
-def find_etag(document: Document) -> str:
-    """Of the model part: what an instance does is no change of its scale set."""
+def _make_etag(document: Document, revision: int) -> str:
+    """Of the model part: what an instance does is no change of its scale set.
+
+    The revision stands for what is not shown: custom data and protected settings. A digest of them
+    would let readers guess them.
+    """
     properties = document.get("properties")
     model = dict(properties) if isinstance(properties, dict) else {}
     model.pop("provisioningState", None)
-    return make_etag(document | {"properties": model})
+    return make_etag(document | {"properties": model, "revision": revision})
 
 
 def make_frame(connection: Connection, desk: Desk, found: FoundSet) -> Frame:

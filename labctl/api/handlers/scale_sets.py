@@ -18,7 +18,7 @@ from labctl.api.handlers.schemas import (
 )
 from labctl.api.respond import accept, answer_page, check_conditions
 from labctl.api.route import Route
-from labctl.api.scale_set_documents import Written, find_etag, load_spec, show_set, write_set
+from labctl.api.scale_set_documents import Written, load_spec, show_set, write_set
 from labctl.api.scale_set_ids import (
     SET_TYPE,
     FoundSet,
@@ -194,7 +194,7 @@ def _accept(
     answer = accept(
         desk, call, operation, status=status, body=shown, location=str(shown["location"])
     )
-    headers = {**answer.headers, "ETag": find_etag(shown)}
+    headers = {**answer.headers, "ETag": str(shown["etag"])}
     return Answer(status=status, body=shown, headers=headers)
 
 

@@ -89,6 +89,19 @@ def test_conditions_are_asked_before_anything_is_written(api):
     assert api.ask("GET", SET).headers["ETag"] != etag
 
 
+def test_the_etag_changes_with_what_is_not_shown(api):
+    etags = [put_set(api, extensions=(SCRIPT,)).headers["ETag"]]
+    protected = {**SCRIPT["properties"], "protectedSettings": {"key": "secret"}}
+    for profile in (
+        {"osProfile": {"customData": "IyEvYmluL3NoCg=="}},
+        {"extensionProfile": {"extensions": [{**SCRIPT, "properties": protected}]}},
+    ):
+        change = {"properties": {"virtualMachineProfile": profile}}
+        etags.append(api.ask("PATCH", SET, body=change).headers["ETag"])
+    assert len({*etags}) == 3
+    assert api.ask("GET", SET).headers["ETag"] == etags[-1]
+
+
 def test_the_etag_does_not_depend_on_what_instances_do(api):
     etag = put_set(api).headers["ETag"]
     add_instances(api, 0, 1)
@@ -242,6 +255,20 @@ def test_a_set_made_again_inherits_nothing_of_the_earlier_one(api):
     with api.desk.database.write() as connection:
         remove_scale_set(connection, "web")  # as `labctl delete` does, which knows no rows of ARM
     assert "tags" not in put_set(api, "WEB").json()
+
+
+def test_a_set_of_the_yaml_is_not_in_the_group_of_an_earlier_one_of_its_name(api):
+    api.ask("PUT", "resourceGroups/rg1", body={"location": "local"})
+    there = GROUP.replace("labctl", "rg1")
+    assert api.ask("PUT", f"{there}/Web", body=make_body()).status_code == 201
+    spec = ScaleSetSpec.model_validate(
+        {"name": "web", "capacity": 1, "image": {"definition": "tiny"}}
+    )
+    with api.desk.database.write() as connection:
+        remove_scale_set(connection, "web")
+        apply_spec(connection, spec, now=now())
+    assert api.ask("GET", f"{there}/web").status_code == 404  # its end is not that of this one
+    assert api.ask("GET", f"{GROUP}/web").status_code == 200
 
 
 def test_programs_on_the_host_need_the_scope_admin(api):
