@@ -31,6 +31,7 @@ from labctl.controller.set_operations import SET_APPLY
 from labctl.model.access import Scope
 from labctl.model.health_source import HealthProbe
 from labctl.model.spec import ScaleSetSpec
+from labctl.model.upgrade_policy import UpgradeMode
 from labctl.planner import find_change
 from labctl.store.arm_resources import save_resource
 from labctl.store.instance_index import count_instances
@@ -163,13 +164,19 @@ def write_set(
     if written is None:
         raise LookupError(f"scale set {name} is gone in the transaction that wrote it")
     revision = written.row.model_revision
+    is_new = before is not None and revision != before
     goal: Document = {
         "since": call.now.isoformat(),
-        "revision": revision if before is not None and revision != before else None,
+        "revision": revision if is_new or is_rolled_out(applied, reading.spec) else None,
         "after": running.id - 1 if running else past[0].id if past else 0,
         "creates": found is None,
     }
     return Written(found=written, applied=applied, goal=goal)
+
+
+def is_rolled_out(applied: Applied, spec: ScaleSetSpec) -> bool:
+    """Does the model go to instances that are behind now, whether or not it is a new one?"""
+    return bool(applied.needs) and spec.upgrade_policy.mode is not UpgradeMode.MANUAL
 
 
 def find_set_state(connection: Connection, desk: Desk, found: FoundSet) -> ProvisioningState:

@@ -10,7 +10,7 @@ from labctl.errors import NotFoundError, RefusedError
 from labctl.model.event import EventKind
 from labctl.model.instance import Wanted
 from labctl.store.events import add_event
-from labctl.store.instances import change_instance, load_instances
+from labctl.store.instances import change_instance, load_instances, save_hook_failure
 from labctl.store.scale_sets import get_scale_set, load_models, replace_model
 from labctl.store.upgrades import find_running_upgrade
 
@@ -64,6 +64,7 @@ def remove_instances(
     )
     for name in chosen:
         change_instance(connection, name, wanted=Wanted.DELETED.value)
+        save_hook_failure(connection, name, None)  # its drain is tried now, not in an hour
         _note(connection, scale_set, "deletion asked for", now=now, instance=name)
     _note(connection, scale_set, f"capacity {spec.capacity} -> {capacity}", now=now)
     return chosen

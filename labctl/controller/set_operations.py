@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from labctl.arm.upgrades import find_details
-from labctl.controller.board import Board
+from labctl.controller.board import Board, Sight
 from labctl.controller.clock import now as read_clock
 from labctl.controller.goal import (
     Goal,
@@ -30,7 +30,7 @@ from labctl.controller.upgrades import (
 )
 from labctl.controller.work import look_once
 from labctl.errors import RefusedError
-from labctl.model.instance import Rung
+from labctl.model.instance import Power, Rung, Wanted
 from labctl.model.plan import ScaleSet
 from labctl.model.upgrade import StartedBy, Upgrade, UpgradeCode, UpgradeErrorCode
 from labctl.planner.health import find_failure, judge
@@ -125,8 +125,11 @@ class SetSteps:
         wanted = dict(operation.goal.get("instances", {}))
         with self._lab.database.read() as connection:
             keys = load_instance_keys(connection, operation.scale_set or "")
-        left = [key for key in keys if wanted.get(key.name) == key.created_at.isoformat()]
-        return None if left else Ending()
+        left = {k.name for k in keys if wanted.get(k.name) == k.created_at.isoformat()}
+        if not left:
+            return Ending()
+        sight = self._find_sight(operation)
+        return None if sight is None else _describe_refused_drains(sight, operation, left)
 
     def end_delete(self, operation: Operation) -> Ending | None:
         """The scale set is gone."""
@@ -188,17 +191,25 @@ class SetSteps:
         name, now = operation.scale_set or "", read_clock()
         if not self._exists(operation):
             return _fail("OperationNotAllowed", "the scale set was deleted meanwhile")
-        sight = self._board.find(name)
-        self._ask(name)
-        if sight is None or sight.at < operation.started_at:
-            return None  # what was seen before the wish tells nothing of it
+        sight = self._find_sight(operation)
+        if sight is None:
+            return None
         outcome = goal(sight.view, sight.plan, now)
-        if outcome is None or is_older_than_wishes(self._lab.database, sight.view):
+        if outcome is None:
+            return _describe_refused_drains(sight, operation, names)
+        if is_older_than_wishes(self._lab.database, sight.view):
             return None
         if outcome.succeeded:
             return Ending()
         details = find_broken(sight.view, now, names=names)
         return _fail("VMScaleSetOperationFailed", outcome.message, details)
+
+    def _find_sight(self, operation: Operation) -> Sight | None:
+        """The latest look; None: it is from before the wish, and tells nothing of it."""
+        name = operation.scale_set or ""
+        self._ask(name)
+        sight = self._board.find(name)
+        return None if sight is None or sight.at < operation.started_at else sight
 
 
 def find_joined(connection: Connection, scale_set: str, target: Target) -> int | None:
@@ -253,6 +264,35 @@ def describe_upgrade_end(upgrade: Upgrade) -> Ending | None:
             return Ending(error=error | ({"details": details} if details else {}), is_canceled=True)
         case _:
             return None
+
+
+def _describe_refused_drains(
+    sight: Sight, operation: Operation, names: Collection[str] | None
+) -> Ending | None:
+    """How an operation ends that waits only for drains that have failed; None: it does not.
+
+    They are tried again, but perhaps without end. `names`: who is to stop or go; None: who goes.
+    """
+    busy = {action.instance for action in sight.plan.actions}
+    details: list[dict[str, Json]] = []
+    for instance in sight.view.instances:
+        is_leaving = instance.wanted is Wanted.DELETED
+        is_stopping = instance.wanted is Wanted.STOPPED and instance.domain.power is Power.RUNNING
+        if names is None and not is_leaving:
+            continue
+        if names is not None and (instance.name not in names or not (is_leaving or is_stopping)):
+            continue
+        failure = instance.hook_failure
+        if failure is None or failure.at < operation.started_at or instance.name in busy:
+            return None
+        message = f"{instance.name}: {failure.kind}: {failure.message}; it is tried again"
+        target = str(instance.ordinal)
+        details.append({"code": "DrainFailed", "message": message, "target": target})
+    if not details:
+        return None
+    text = f"{len(details)} instances keep running, since they could not be drained; "
+    text += str(details[0]["message"])
+    return _fail("VMScaleSetOperationFailed", text, details[:_DETAILS])
 
 
 def _describe_refusal(error: RefusedError, view: ScaleSet) -> Ending:

@@ -6,8 +6,9 @@ from labctl.controller.clock import now
 from labctl.controller.protection import protect
 from labctl.model.access import Scope
 from labctl.model.instance import Failure, Health, HealthState, Power, Rung, Wanted
+from labctl.model.plan import Plan
 from labctl.store.instances import change_instance, save_failure, save_health
-from tests.api.happenings import fail_extension
+from tests.api.happenings import fail_extension, refuse_drain
 from tests.api.labs import (
     GROUP,
     HEALTH,
@@ -323,6 +324,36 @@ def test_deleted_instances_take_the_capacity_along(web):
     assert poll(web, answer)["status"] == "Succeeded"
     assert web.ask("DELETE", f"{INSTANCES}/1").status_code == 202
     assert load(web).spec.capacity == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", f"{SET}/delete", {"instanceIds": ["1"]}),
+        ("POST", f"{SET}/powerOff", {"instanceIds": ["1"]}),
+        ("PATCH", SET, {"sku": {"capacity": 1}}),
+    ],
+)
+def test_who_cannot_be_drained_is_not_waited_for_without_end(web, method, path, body):
+    step(web)  # the operation that made it
+    refuse_drain(web, "web_1")  # long ago, for something else
+    answer = web.ask(method, path, body=body)
+    if method == "PATCH":
+        with web.desk.database.write() as connection:
+            change_instance(connection, "web_1", wanted=Wanted.DELETED.value)
+    see(web, power=Power.RUNNING, plan=Plan())
+    step(web)
+    assert poll(web, answer)["status"] == "InProgress"
+    refuse_drain(web, "web_1")
+    step(web)
+    assert poll(web, answer)["status"] == "InProgress"  # nobody has seen that yet
+    see(web, power=Power.RUNNING, plan=Plan())
+    step(web)
+    ended = poll(web, answer)
+    assert ended["status"] == "Failed"
+    (detail,) = ended["error"]["details"]
+    assert (detail["code"], detail["target"]) == ("DrainFailed", "1")
+    assert "it has sessions" in detail["message"]
 
 
 def test_a_protected_instance_is_not_deleted(web):

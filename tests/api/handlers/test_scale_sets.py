@@ -6,7 +6,8 @@ from labctl.model.plan import RemoveInstance
 from labctl.model.spec import ScaleSetSpec
 from labctl.store.arm_resources import load_resources
 from labctl.store.instances import remove_instance
-from labctl.store.scale_sets import find_scale_set, remove_scale_set
+from labctl.store.scale_sets import find_scale_set, remove_scale_set, save_rollout
+from tests.api.documents import KEY
 from tests.api.happenings import fail_extension
 from tests.api.labs import (
     GROUP,
@@ -163,6 +164,23 @@ def test_a_put_again_waits_for_what_the_first_was_not_through_with(api):
     see(api)
     step(api)
     assert poll(api, again)["status"] == "Succeeded"
+
+
+def test_a_put_that_begins_a_rollout_again_waits_for_it(api):
+    put_set(api, extensions=(HEALTH,), upgradePolicy={"mode": "Rolling"})
+    add_instances(api, 0, 1)
+    make_ready(api, 0, 1)
+    see(api)
+    step(api)
+    changed = load(api).spec.model_copy(update={"ssh_keys": (KEY,)})
+    with api.desk.database.write() as connection:
+        apply_spec(connection, changed, now=now())
+        save_rollout(connection, "web", None)  # it was begun, and was cancelled
+    again = api.ask("PATCH", SET, body={})
+    assert load(api).rollout is not None
+    see(api)
+    step(api)
+    assert poll(api, again)["status"] == "InProgress"
 
 
 def test_in_mode_manual_nobody_waits_for_old_instances(api):
