@@ -30,13 +30,14 @@ from labctl.controller.upgrades import (
 )
 from labctl.controller.work import look_once
 from labctl.errors import RefusedError
-from labctl.model.instance import Power, Rung, Wanted
+from labctl.model.instance import Instance, Power, Rung, Wanted
 from labctl.model.plan import ScaleSet
 from labctl.model.upgrade import StartedBy, Upgrade, UpgradeCode, UpgradeErrorCode
 from labctl.planner.health import find_failure, judge
 from labctl.planner.situation import survey
 from labctl.store.database import Database
 from labctl.store.instance_index import load_instance_keys
+from labctl.store.instances import load_instances
 from labctl.store.operations import Operation, change_goal
 from labctl.store.scale_sets import find_scale_set
 from labctl.store.upgrades import find_running_upgrade, find_upgrade, load_upgrades
@@ -49,6 +50,7 @@ UPGRADE_START = "upgrade-start"
 UPGRADE_AWAIT = "upgrade-await"  # one that has begun
 UPGRADE_CANCEL = "upgrade-cancel"
 AT_ONCE = "at-once"  # over before anybody asks
+MADE_AT = "madeAt"  # in the goal: when the scale set was made, for others may get its name
 
 _DETAILS = 100  # instances that are told of; a scale set may have 1000
 _CODES = {
@@ -183,7 +185,8 @@ class SetSteps:
     def _exists(self, operation: Operation) -> bool:
         with self._lab.database.read() as connection:
             row = find_scale_set(connection, operation.scale_set or "")
-        return row is not None and row.created_at <= operation.started_at
+        made_at = operation.goal.get(MADE_AT)  # by this and not by time: a clock may be set back
+        return row is not None and row.created_at.isoformat() == made_at
 
     def _judge(
         self, operation: Operation, goal: Goal, *, names: Collection[str] | None
@@ -196,20 +199,25 @@ class SetSteps:
             return None
         outcome = goal(sight.view, sight.plan, now)
         if outcome is None:
-            return _describe_refused_drains(sight, operation, names)
-        if is_older_than_wishes(self._lab.database, sight.view):
+            ending = _describe_refused_drains(sight, operation, names)
+        elif outcome.succeeded:
+            ending = Ending()
+        else:
+            details = find_broken(sight.view, now, names=names)
+            ending = _fail("VMScaleSetOperationFailed", outcome.message, details)
+        if ending is None or is_older_than_wishes(self._lab.database, sight.view):
             return None
-        if outcome.succeeded:
-            return Ending()
-        details = find_broken(sight.view, now, names=names)
-        return _fail("VMScaleSetOperationFailed", outcome.message, details)
+        return ending
 
     def _find_sight(self, operation: Operation) -> Sight | None:
         """The latest look; None: it is from before the wish, and tells nothing of it."""
         name = operation.scale_set or ""
         self._ask(name)
         sight = self._board.find(name)
-        return None if sight is None or sight.at < operation.started_at else sight
+        # A clock that was set back must not let it wait until that moment comes again.
+        if sight is None or sight.at < operation.started_at <= read_clock():
+            return None
+        return sight
 
 
 def find_joined(connection: Connection, scale_set: str, target: Target) -> int | None:
@@ -225,7 +233,25 @@ def is_older_than_wishes(database: Database, view: ScaleSet) -> bool:
     with database.read() as connection:
         if find_scale_set(connection, view.name) is None:
             return True
-        return is_overtaken(connection, view)
+        if is_overtaken(connection, view):
+            return True
+        if not any(map(_find_faults, view.instances)):
+            return False
+        fresh = {i.name: i for i in load_instances(connection, view.name)}
+    # Whoever asks for another try has the failure forgotten, and that alone may be the wish.
+    return any(
+        i.name not in fresh or not _find_faults(i) <= _find_faults(fresh[i.name])
+        for i in view.instances
+    )
+
+
+def _find_faults(instance: Instance) -> frozenset[tuple[str, datetime]]:
+    """What is known to have failed, and when."""
+    current, hook = instance.current, instance.hook_failure
+    found = [(run.name, run.finished_at) for run in current.extensions if run.finished_at]
+    found += [] if current.failure is None else [("", current.failure.at)]
+    found += [] if hook is None else [(hook.kind.value, hook.at)]
+    return frozenset(found)
 
 
 def find_broken(

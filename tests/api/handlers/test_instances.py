@@ -1,6 +1,7 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
 from labctl.controller.clock import now
 from labctl.controller.protection import protect
@@ -8,6 +9,7 @@ from labctl.model.access import Scope
 from labctl.model.instance import Failure, Health, HealthState, Power, Rung, Wanted
 from labctl.model.plan import Plan
 from labctl.store.instances import change_instance, save_failure, save_health
+from labctl.store.schema import operation, scale_set
 from tests.api.happenings import fail_extension, refuse_drain
 from tests.api.labs import (
     GROUP,
@@ -265,6 +267,39 @@ def test_an_action_ends_when_it_was_seen_done(web):
     see(web)
     step(web)
     assert poll(web, off)["status"] == "Succeeded"
+
+
+def test_a_look_from_before_another_try_does_not_fail_it(web):
+    step(web)
+    fail_extension(web, "web_1", "script")
+    see(web)
+    before = web.desk.board.find("web")
+    started = web.ask("POST", f"{INSTANCES}/1/start")
+    web.desk.board.put(before.view, before.plan, at=now())  # by a keeper that has just looked
+    step(web)
+    assert poll(web, started)["status"] == "InProgress"
+
+
+@pytest.mark.parametrize("shift", [timedelta(hours=-1), timedelta(hours=1)])
+def test_a_clock_that_is_set_ends_no_operation_and_keeps_none(web, shift):
+    step(web)
+    off = web.ask("POST", f"{SET}/powerOff", body={"instanceIds": ["1"]})
+    gone = web.ask("DELETE", SET)
+    with web.desk.database.write() as connection:
+        connection.execute(update(operation).values(started_at=now() + shift))
+        remove_set_wish(connection)
+    step(web)
+    assert [poll(web, each)["status"] for each in (off, gone)] == ["InProgress"] * 2
+    see(web)
+    step(web)
+    assert [poll(web, each)["status"] for each in (off, gone)] == ["Succeeded", "InProgress"]
+
+
+def remove_set_wish(connection):
+    """As if the wish to delete the set were not yet seen by anybody."""
+    connection.execute(update(scale_set).values(is_deleting=False))
+    change_instance(connection, "web_0", wanted=Wanted.RUNNING.value)
+    change_instance(connection, "web_1", wanted=Wanted.STOPPED.value)
 
 
 def test_who_was_deallocated_is_shown_so_until_something_else_is_asked(web):
