@@ -196,11 +196,13 @@ def find_set_state(connection: Connection, desk: Desk, found: FoundSet) -> Provi
     last = find_last_of_kind(connection, row.name, SET_APPLY, since=row.created_at)
     if last is not None and last.status is OperationStatus.FAILED:
         return ProvisioningState.FAILED
-    if count_instances(connection, row.name) == load_spec(connection, found).capacity:
+    spec = load_spec(connection, found)
+    if count_instances(connection, row.name) == spec.capacity:
         return ProvisioningState.SUCCEEDED
     sight = desk.board.find(row.name)
-    # Where more are protected from scale-in than the capacity is, they stay.
-    is_through = sight is not None and find_change(sight.view) is None
+    # Where more are protected from scale-in than the capacity is, they stay. A look from before the
+    # present capacity tells nothing.
+    is_through = sight is not None and sight.view.spec == spec and find_change(sight.view) is None
     return ProvisioningState.SUCCEEDED if is_through else ProvisioningState.UPDATING
 
 

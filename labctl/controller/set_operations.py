@@ -191,7 +191,7 @@ class SetSteps:
     def _judge(
         self, operation: Operation, goal: Goal, *, names: Collection[str] | None
     ) -> Ending | None:
-        name, now = operation.scale_set or "", read_clock()
+        now = read_clock()
         if not self._exists(operation):
             return _fail("OperationNotAllowed", "the scale set was deleted meanwhile")
         sight = self._find_sight(operation)

@@ -1,8 +1,8 @@
 from labctl.controller.clock import now
-from labctl.controller.desired import apply_spec
+from labctl.controller.desired import apply_spec, scale
 from labctl.controller.record import record
 from labctl.model.access import Scope
-from labctl.model.plan import RemoveInstance
+from labctl.model.plan import Hold, Plan, RemoveInstance
 from labctl.model.spec import ScaleSetSpec
 from labctl.store.arm_resources import load_resources
 from labctl.store.instances import remove_instance
@@ -130,6 +130,28 @@ def test_the_operation_of_a_put_ends_when_all_instances_are_healthy(api):
     assert poll(api, made)["status"] == "Succeeded"
     done = monitor(api, made)
     assert (done.status_code, done.json()["name"]) == (200, "Web")
+
+
+def test_an_open_operation_tells_what_its_scale_set_waits_for(api):
+    made = put_set(api)
+    see(api, plan=Plan(holds=(Hold(subject="web", reason="no memory for another instance"),)))
+    assert poll(api, made)["labctl"] == {"waitsFor": ["web: no memory for another instance"]}
+    add_instances(api, 0, 1)
+    make_ready(api, 0, 1)
+    see(api)
+    step(api)
+    assert "labctl" not in poll(api, made)
+
+
+def test_a_look_from_before_the_present_capacity_tells_nothing(api):
+    put_set(api)
+    add_instances(api, 0, 1)
+    make_ready(api, 0, 1)
+    see(api)
+    step(api)
+    with api.desk.database.write() as connection:
+        scale(connection, "web", 3, now=now())  # as `labctl scale` does: without an operation
+    assert api.ask("GET", SET).json()["properties"]["provisioningState"] == "Updating"
 
 
 def test_a_look_from_before_the_wish_does_not_end_its_operation(api):
