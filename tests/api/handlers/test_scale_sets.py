@@ -68,6 +68,16 @@ def test_tags_are_kept_beside_the_model_and_change_no_model(api):
     assert load(api).model_revision == 1
 
 
+def test_disks_are_known_by_their_lun_also_as_text(api):
+    put_set(api)
+    before = load(api)
+    disks = [{"lun": "0", "caching": "None"}]
+    profile = {"storageProfile": {"dataDisks": disks}}
+    answer = api.ask("PATCH", SET, body={"properties": {"virtualMachineProfile": profile}})
+    assert answer.status_code == 200, answer.text
+    assert load(api) == before
+
+
 def test_what_was_shown_can_be_sent_back_and_changes_nothing(api):
     put_set(api, extensions=(HEALTH, SCRIPT))
     before = load(api)
@@ -364,6 +374,9 @@ def test_extensions_are_entries_of_the_model(api):
     second = load(api).spec.extensions[1]
     assert second.force_update_tag == "2"
     assert second.protected_settings == {"key": "secret"}
+    shouted = {"Properties": {"ForceUpdateTag": "2", "Settings": {"commandToExecute": "true"}}}
+    assert api.ask("PATCH", f"{path}/second", body=shouted).status_code == 200
+    assert load(api).spec.extensions[1] == second
     assert api.ask("GET", f"{path}/second").json()["properties"]["forceUpdateTag"] == "2"
     names = [each["name"] for each in api.ask("GET", path).json()["value"]]
     assert names == ["HealthExtension", "script", "second"]
