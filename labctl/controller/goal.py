@@ -8,7 +8,7 @@ from labctl.model.instance import Power, Wanted
 from labctl.model.plan import Plan, ScaleSet
 from labctl.model.upgrade import Upgrade, UpgradeCode, UpgradePurpose
 from labctl.planner import find_change
-from labctl.planner.health import find_failure, judge
+from labctl.planner.health import find_failure, is_restart_due, judge
 from labctl.planner.situation import Situation, survey
 
 
@@ -216,4 +216,5 @@ def is_as_wanted(situation: Situation) -> bool:
         return instance.domain.power is Power.STOPPED
     if instance.wanted is Wanted.DELETED:
         return False
-    return judge(situation).is_healthy
+    # Its stop may be put off, while it is as healthy as before.
+    return not is_restart_due(situation) and judge(situation).is_healthy

@@ -30,7 +30,7 @@ from labctl.controller.upgrades import (
 )
 from labctl.controller.work import look_once
 from labctl.errors import RefusedError
-from labctl.model.instance import Instance, Power, Rung, Wanted
+from labctl.model.instance import Instance, Rung, Wanted
 from labctl.model.plan import ScaleSet
 from labctl.model.upgrade import StartedBy, Upgrade, UpgradeCode, UpgradeErrorCode
 from labctl.planner.health import find_failure, judge
@@ -297,16 +297,14 @@ def _describe_refused_drains(
 ) -> Ending | None:
     """How an operation ends that waits only for drains that have failed; None: it does not.
 
-    They are tried again, but perhaps without end. `names`: who is to stop or go; None: who goes.
+    They are tried again, but perhaps without end. `names`: of these; None: of all that leave.
     """
     busy = {action.instance for action in sight.plan.actions}
     details: list[dict[str, Json]] = []
     for instance in sight.view.instances:
-        is_leaving = instance.wanted is Wanted.DELETED
-        is_stopping = instance.wanted is Wanted.STOPPED and instance.domain.power is Power.RUNNING
-        if names is None and not is_leaving:
-            continue
-        if names is not None and (instance.name not in names or not (is_leaving or is_stopping)):
+        if instance.wanted is not Wanted.DELETED or (
+            names is not None and instance.name not in names
+        ):
             continue
         failure = instance.hook_failure
         if failure is None or failure.at < operation.started_at or instance.name in busy:

@@ -365,7 +365,6 @@ def test_deleted_instances_take_the_capacity_along(web):
     ("method", "path", "body"),
     [
         ("POST", f"{SET}/delete", {"instanceIds": ["1"]}),
-        ("POST", f"{SET}/powerOff", {"instanceIds": ["1"]}),
         ("PATCH", SET, {"sku": {"capacity": 1}}),
     ],
 )
