@@ -186,6 +186,19 @@ def test_protection_is_changed_by_a_put_of_what_was_shown(web):
     assert load(web).instances[0].protect_from_scale_set_actions
 
 
+def test_protection_regards_conditions(web):
+    etag = get(web)["etag"]
+    body = {"properties": {"protectionPolicy": {"protectFromScaleIn": True}}}
+    for headers in ({"If-Match": '"stale"'}, {"If-None-Match": "*"}):
+        refused = web.ask("PUT", f"{INSTANCES}/0", body=body, headers=headers)
+        assert refused.status_code == 412
+    see(web, power=Power.STOPPED)
+    assert get(web)["etag"] == etag  # a status is no change
+    answer = web.ask("PUT", f"{INSTANCES}/0", body=body, headers={"If-Match": etag})
+    assert answer.status_code == 200
+    assert answer.json()["etag"] == get(web)["etag"] != etag
+
+
 def test_protection_from_actions_alone_is_refused(web):
     body = {"properties": {"protectionPolicy": {"protectFromScaleSetActions": True}}}
     answer = web.ask("PUT", f"{INSTANCES}/0", body=body)
