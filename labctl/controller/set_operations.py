@@ -38,7 +38,7 @@ from labctl.planner.situation import survey
 from labctl.store.database import Database
 from labctl.store.instance_index import load_instance_keys
 from labctl.store.instances import load_instances
-from labctl.store.operations import Operation, change_goal
+from labctl.store.operations import Operation, change_goal, find_operation
 from labctl.store.scale_sets import find_scale_set
 from labctl.store.upgrades import find_running_upgrade, find_upgrade, load_upgrades
 
@@ -162,6 +162,9 @@ class SetSteps:
         now = read_clock()
         try:
             with lab.database.write() as connection:
+                present = find_operation(connection, operation.id)
+                if present is None or present.kind != operation.kind:
+                    return None  # it has begun meanwhile
                 target = find_target(connection, view, None, now=now)
                 number = find_joined(connection, name, target)
                 if number is None:
