@@ -31,6 +31,7 @@ from labctl.controller.set_operations import SET_APPLY
 from labctl.model.access import Scope
 from labctl.model.health_source import HealthProbe
 from labctl.model.spec import ScaleSetSpec
+from labctl.model.upgrade_policy import UpgradeMode
 from labctl.planner import find_change
 from labctl.store.arm_resources import save_resource
 from labctl.store.instance_index import count_instances
@@ -74,15 +75,19 @@ def load_spec(connection: Connection, found: FoundSet) -> ScaleSetSpec:
 def show_set(connection: Connection, desk: Desk, found: FoundSet) -> Document:
     """The whole resource with its etag."""
     document = _render(connection, desk, found)
-    return document | {"etag": find_etag(document)}
+    return document | {"etag": _make_etag(document, found.row.model_revision)}
 
 
-def find_etag(document: Document) -> str:
-    """Of the model part: what an instance does is no change of its scale set."""
+def _make_etag(document: Document, revision: int) -> str:
+    """Of the model part: what an instance does is no change of its scale set.
+
+    The revision stands for what is not shown: custom data and protected settings. A digest of them
+    would let readers guess them.
+    """
     properties = document.get("properties")
     model = dict(properties) if isinstance(properties, dict) else {}
     model.pop("provisioningState", None)
-    return make_etag(document | {"properties": model})
+    return make_etag(document | {"properties": model, "revision": revision})
 
 
 def make_frame(connection: Connection, desk: Desk, found: FoundSet) -> Frame:
@@ -159,13 +164,19 @@ def write_set(
     if written is None:
         raise LookupError(f"scale set {name} is gone in the transaction that wrote it")
     revision = written.row.model_revision
+    is_new = before is not None and revision != before
     goal: Document = {
         "since": call.now.isoformat(),
-        "revision": revision if before is not None and revision != before else None,
+        "revision": revision if is_new or is_rolled_out(applied, reading.spec) else None,
         "after": running.id - 1 if running else past[0].id if past else 0,
         "creates": found is None,
     }
     return Written(found=written, applied=applied, goal=goal)
+
+
+def is_rolled_out(applied: Applied, spec: ScaleSetSpec) -> bool:
+    """Does the model go to instances that are behind now, whether or not it is a new one?"""
+    return bool(applied.needs) and spec.upgrade_policy.mode is not UpgradeMode.MANUAL
 
 
 def find_set_state(connection: Connection, desk: Desk, found: FoundSet) -> ProvisioningState:
@@ -185,11 +196,13 @@ def find_set_state(connection: Connection, desk: Desk, found: FoundSet) -> Provi
     last = find_last_of_kind(connection, row.name, SET_APPLY, since=row.created_at)
     if last is not None and last.status is OperationStatus.FAILED:
         return ProvisioningState.FAILED
-    if count_instances(connection, row.name) == load_spec(connection, found).capacity:
+    spec = load_spec(connection, found)
+    if count_instances(connection, row.name) == spec.capacity:
         return ProvisioningState.SUCCEEDED
     sight = desk.board.find(row.name)
-    # Where more are protected from scale-in than the capacity is, they stay.
-    is_through = sight is not None and find_change(sight.view) is None
+    # Where more are protected from scale-in than the capacity is, they stay. A look from before the
+    # present capacity tells nothing.
+    is_through = sight is not None and sight.view.spec == spec and find_change(sight.view) is None
     return ProvisioningState.SUCCEEDED if is_through else ProvisioningState.UPDATING
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from labctl.controller.set_operations import AT_ONCE
+from labctl.controller.set_operations import AT_ONCE, MADE_AT
 from labctl.store.operations import (
     Operation,
     OperationStatus,
@@ -14,6 +14,7 @@ from labctl.store.operations import (
     end_operation,
     find_operation,
 )
+from labctl.store.scale_sets import find_scale_set
 
 Json = Any  # what json.loads gives
 
@@ -30,12 +31,14 @@ def add_open(
     goal: Mapping[str, Json] | None = None,
 ) -> Operation:
     """Record what is waited for; `method` decides what the monitor answers in the end."""
+    row = find_scale_set(connection, scale_set)
+    made_at = None if row is None else row.created_at.isoformat()
     return add_operation(
         connection,
         kind=kind,
         resource=resource,
         scale_set=scale_set,
-        goal={**(goal or {}), "method": method},
+        goal={**(goal or {}), "method": method, MADE_AT: made_at},
         who=who,
         now=now,
     )

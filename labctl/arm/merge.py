@@ -84,7 +84,7 @@ def _merge_disks(current: list[object], body: list[object]) -> list[object]:
             for each in shown
             if isinstance(entry, dict)
             and (
-                each.get("lun") == entry.get("lun")
+                str(each.get("lun")) == str(entry.get("lun"))  # some clients send numbers as text
                 if entry.get("lun") is not None
                 else each.get("name") == entry.get("name")
             )

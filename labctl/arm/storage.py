@@ -69,7 +69,7 @@ def _read_disks(reader: Reader) -> None:
     }
     beside = _by_name(reader.labctl.get("dataDisks"))
     beside_was = _by_name(reader.labctl_was.get("dataDisks"))
-    specs: list[Document] = []
+    found: list[tuple[Document, str, int]] = []  # each with its path and its place in labctl's part
     kept: Document = {}
     luns: set[int] = set()
     for place, item in enumerate(faults.list(reader.at(DISKS), DISKS) or []):
@@ -96,14 +96,20 @@ def _read_disks(reader: Reader) -> None:
         else:
             spec["size"] = size
         spec |= {key: more[key] for key in ("fileSystem", "mountPoint") if key in more}
-        here: tuple[str | int, ...] = ("dataDisks", len(specs))
+        found.append((spec, at, number))
+        remembered = keep_entry(entry, node, at, faults) | {"lun": lun}
+        kept[name] = remembered | ({"name": given} if given not in {None, name} else {})
+    # Clients list disks in any order. Those that are there keep theirs: another would be no change
+    # that anybody means, and yet a new model.
+    order = [each.name for each in (reader.current.data_disks if reader.current else ())]
+    found.sort(key=lambda each: (*order, each[0]["name"]).index(each[0]["name"]))
+    for place, (_, at, number) in enumerate(found):
+        here: tuple[str | int, ...] = ("dataDisks", place)
         reader.sources[here] = at
         reader.sources[*here, "size"] = f"{at}.diskSizeGB"
         for key in ("fileSystem", "mountPoint"):
             reader.sources[*here, key] = f"{LABCTL}.dataDisks[{number}].{key}"
-        specs.append(spec)
-        remembered = keep_entry(entry, node, at, faults) | {"lun": lun}
-        kept[name] = remembered | ({"name": given} if given not in {None, name} else {})
+    specs = [spec for spec, _, _ in found]
     reader.put(("dataDisks",), specs, DISKS)
     if kept:
         reader.keep(DISKS, kept)

@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
 from pydantic import ValidationError
 
 from labctl.arm import application_health
 from labctl.arm.errors import Document
 from labctl.arm.extensions import EXTENSIONS, read_extensions
-from labctl.arm.faults import show
+from labctl.arm.faults import Faults, show
 from labctl.arm.fields import ROOT
 from labctl.arm.host_access import find_host_access
 from labctl.arm.keeping import keep
@@ -22,7 +23,9 @@ from labctl.arm.sizes import find_size
 from labctl.arm.storage import read_storage
 from labctl.arm.vmss_render import TYPE
 from labctl.arm.webhooks import unmask_webhooks
+from labctl.model.instance_policy import RepairAction, ScaleInRule
 from labctl.model.spec import ScaleSetSpec
+from labctl.model.upgrade_policy import UpgradeMode
 
 P = "properties"
 NETWORK = f"{P}.virtualMachineProfile.networkProfile"
@@ -145,7 +148,7 @@ def _read_policies(reader: Reader) -> None:
     automatic = ("upgradePolicy", "automaticOSUpgradePolicy")
     repairs = ("automaticRepairsPolicy",)
     kinds: tuple[tuple[tuple[str, ...], str, Callable[[object, str], object]], ...] = (
-        (("upgradePolicy",), "mode", faults.text),
+        (("upgradePolicy",), "mode", _word_of(UpgradeMode, faults)),
         (rolling, "maxBatchInstancePercent", faults.number),
         (rolling, "maxUnhealthyInstancePercent", faults.number),
         (rolling, "maxUnhealthyUpgradedInstancePercent", faults.number),
@@ -159,8 +162,8 @@ def _read_policies(reader: Reader) -> None:
         (automatic, "useRollingUpgradePolicy", faults.flag),
         (repairs, "enabled", faults.flag),
         (repairs, "gracePeriod", reader.length),
-        (repairs, "repairAction", faults.text),
-        (("scaleInPolicy",), "rules", faults.list),
+        (repairs, "repairAction", _word_of(RepairAction, faults)),
+        (("scaleInPolicy",), "rules", _words_of(ScaleInRule, faults)),
     )
     for above, key, read in kinds:
         path = ".".join((P, *above, key))
@@ -170,6 +173,29 @@ def _read_policies(reader: Reader) -> None:
         if key == "rules" and value == []:
             value = None  # Azure's way to say Default
         reader.put((*above, key), value, path)
+
+
+def _word_of(words: type[StrEnum], faults: Faults) -> Callable[[object, str], object]:
+    """Reads one of these words in any case, as Azure does; the model explains any other."""
+    known = {word.value.lower(): word.value for word in words}
+
+    def read(value: object, path: str) -> object:
+        text = faults.text(value, path)
+        return text if text is None else known.get(text.lower(), text)
+
+    return read
+
+
+def _words_of(words: type[StrEnum], faults: Faults) -> Callable[[object, str], object]:
+    known = {word.value.lower(): word.value for word in words}
+
+    def read(value: object, path: str) -> object:
+        found = faults.list(value, path)
+        if found is None:
+            return None
+        return [known.get(each.lower(), each) if isinstance(each, str) else each for each in found]
+
+    return read
 
 
 def _read_extensions(reader: Reader) -> None:

@@ -20,7 +20,7 @@ from labctl.controller.unchangeable import (
 )
 from labctl.errors import RefusedError
 from labctl.model.event import EventKind
-from labctl.model.instance import Wanted
+from labctl.model.instance import Instance, Wanted
 from labctl.model.plan import HostCapacity
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade import Member
@@ -178,11 +178,11 @@ def set_wanted(
 ) -> None:
     """Start or stop instances. Raises NotFoundError for an unknown one, before any change."""
     owners = _owners(connection, instances)
-    _refuse_leaving(connection, owners)
+    present = _load_staying(connection, owners)
     for name, scale_set in owners.items():
         change_instance(connection, name, wanted=wanted.value)
         if wanted is Wanted.RUNNING:
-            _clear_failure(connection, scale_set, name)
+            _clear_failure(connection, present[name])
         verb = "start" if wanted is Wanted.RUNNING else "stop"
         _note(connection, scale_set, f"{verb} asked for", now=now, instance=name)
 
@@ -190,17 +190,17 @@ def set_wanted(
 def restart(connection: Connection, instances: Sequence[str], *, now: datetime) -> None:
     """Ask for a stop and a start; clears what an earlier boot failed at."""
     owners = _owners(connection, instances)
-    _refuse_leaving(connection, owners)
+    present = _load_staying(connection, owners)
     for name, scale_set in owners.items():
         change_instance(connection, name, wanted=Wanted.RUNNING.value, restart_asked_at=now)
-        _clear_failure(connection, scale_set, name)
+        _clear_failure(connection, present[name])
         _note(connection, scale_set, "restart asked for", now=now, instance=name)
 
 
 def reimage(connection: Connection, instances: Sequence[str], *, now: datetime) -> None:
     """Ask for a fresh OS disk of the same image version and model; data disks stay."""
     owners = _owners(connection, instances)
-    _refuse_leaving(connection, owners)
+    present = _load_staying(connection, owners)
     for scale_set in set(owners.values()):
         upgrade = find_running_upgrade(connection, scale_set)
         for member in upgrade.members if upgrade else ():
@@ -211,7 +211,7 @@ def reimage(connection: Connection, instances: Sequence[str], *, now: datetime) 
                     hint=f"run it again afterwards; to see: labctl upgrade watch {scale_set}",
                 )
     for name, scale_set in owners.items():
-        found = next(i for i in load_instances(connection, scale_set) if i.name == name)
+        found = present[name]
         add_same_generation(connection, found, now=now)
         change_instance(connection, name, wanted=Wanted.RUNNING.value)
         text = f"reimage with {found.current.image_version} asked for"
@@ -256,7 +256,7 @@ def rerun(
         if extensions:
             remove_extension_runs(connection, instance.name, instance.generation)
         if not custom_data:  # what custom data failed at is the reason to run it before it is ready
-            _clear_failure(connection, scale_set, instance.name)
+            _clear_failure(connection, instance)
         what = " and ".join(
             word
             for word, is_asked in (("custom data", custom_data), ("extensions", extensions))
@@ -270,22 +270,26 @@ def _owners(connection: Connection, instances: Sequence[str]) -> dict[str, str]:
     return {name: find_scale_set_of(connection, name) for name in instances}
 
 
-def _refuse_leaving(connection: Connection, owners: dict[str, str]) -> None:
+def _load_staying(connection: Connection, owners: dict[str, str]) -> dict[str, Instance]:
+    """The instances by name. Raises RefusedError for one that is being deleted."""
+    # All at once: a scale set may have 1000, and nobody else can write meanwhile.
+    found: dict[str, Instance] = {}
     for scale_set in set(owners.values()):
-        for instance in load_instances(connection, scale_set):
-            if instance.name in owners and instance.wanted is Wanted.DELETED:
+        names = [name for name, owner in owners.items() if owner == scale_set]
+        for instance in load_instances(connection, scale_set, names=names):
+            found[instance.name] = instance
+            if instance.wanted is Wanted.DELETED:
                 raise RefusedError(
                     f"instance {instance.name!r} is being deleted",
                     hint=f"to have it again: labctl scale {scale_set} N, when it is gone",
                 )
+    return found
 
 
-def _clear_failure(connection: Connection, scale_set: str, name: str) -> None:
-    for instance in load_instances(connection, scale_set):
-        if instance.name == name:
-            save_failure(connection, name, instance.generation, None)
-            save_hook_failure(connection, name, None)
-            remove_failed_runs(connection, name, instance.generation)
+def _clear_failure(connection: Connection, instance: Instance) -> None:
+    save_failure(connection, instance.name, instance.generation, None)
+    save_hook_failure(connection, instance.name, None)
+    remove_failed_runs(connection, instance.name, instance.generation)
 
 
 def _note_switch(

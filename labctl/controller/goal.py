@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from labctl.model.instance import Instance, Power, Wanted
+from labctl.model.instance import Power, Wanted
 from labctl.model.plan import Plan, ScaleSet
 from labctl.model.upgrade import Upgrade, UpgradeCode, UpgradePurpose
-from labctl.planner import find_change, judge_health
-from labctl.planner.health import find_failure
+from labctl.planner import find_change
+from labctl.planner.health import find_failure, is_restart_due, judge
 from labctl.planner.situation import Situation, survey
 
 
@@ -40,7 +40,7 @@ def _judge(scale_set: ScaleSet, now: datetime, situations: Sequence[Situation]) 
         reason = find_reason_to_give_up(situation, scale_set, now)
         if reason is not None:
             broken.append((situation.instance.name, reason))
-        elif not is_as_wanted(situation.instance, scale_set):
+        elif not is_as_wanted(situation):
             return None
     if broken:
         name, reason = broken[0]
@@ -202,17 +202,19 @@ def find_reason_to_give_up(situation: Situation, scale_set: ScaleSet, now: datet
     # All that labctl does for it is done; from here on only the application decides.
     moments = [run.finished_at for run in situation.current.extensions if run.finished_at]
     settled_at = max([situation.current.ready_at, *moments])
-    verdict = judge_health(situation.instance, scale_set)
+    verdict = judge(situation)
     patience = scale_set.spec.upgrade_policy.health_timeout
     if not verdict.is_healthy and now > settled_at + patience and verdict.is_unhealthy:
         return f"not healthy within {patience.total_seconds():g} s: {verdict.reason}"
     return None
 
 
-def is_as_wanted(instance: Instance, scale_set: ScaleSet) -> bool:
+def is_as_wanted(situation: Situation) -> bool:
     """Is there nothing to wait for?"""
+    instance = situation.instance
     if instance.wanted is Wanted.STOPPED:
         return instance.domain.power is Power.STOPPED
     if instance.wanted is Wanted.DELETED:
         return False
-    return judge_health(instance, scale_set).is_healthy
+    # Its stop may be put off, while it is as healthy as before.
+    return not is_restart_due(situation) and judge(situation).is_healthy

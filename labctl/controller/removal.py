@@ -9,8 +9,10 @@ from labctl.controller.protection import refuse_fewer_than_protected
 from labctl.errors import NotFoundError, RefusedError
 from labctl.model.event import EventKind
 from labctl.model.instance import Wanted
+from labctl.model.instance_policy import RepairAction
 from labctl.store.events import add_event
-from labctl.store.instances import change_instance, load_instances
+from labctl.store.instances import change_instance, load_instances, save_hook_failure
+from labctl.store.repairs import load_recent_repairs
 from labctl.store.scale_sets import get_scale_set, load_models, replace_model
 from labctl.store.upgrades import find_running_upgrade
 
@@ -39,6 +41,12 @@ def remove_instances(
                 f"instance {name!r} is protected from scale-in",
                 hint=f"run: labctl instance unprotect {name}",
             )
+    for repair in load_recent_repairs(connection, scale_set, since=row.created_at):
+        if repair.is_open and repair.action is RepairAction.REPLACE and repair.instance in names:
+            raise RefusedError(
+                f"{repair.instance} is being replaced just now: {repair.reason}",
+                hint=f"run it again when the new one is there; to see: labctl show {scale_set}",
+            )
     upgrade = find_running_upgrade(connection, scale_set)
     for member in upgrade.members if upgrade else ():
         if (
@@ -64,6 +72,7 @@ def remove_instances(
     )
     for name in chosen:
         change_instance(connection, name, wanted=Wanted.DELETED.value)
+        save_hook_failure(connection, name, None)  # its drain is tried now, not in an hour
         _note(connection, scale_set, "deletion asked for", now=now, instance=name)
     _note(connection, scale_set, f"capacity {spec.capacity} -> {capacity}", now=now)
     return chosen

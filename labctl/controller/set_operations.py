@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from labctl.arm.upgrades import find_details
-from labctl.controller.board import Board
+from labctl.controller.board import Board, Sight
 from labctl.controller.clock import now as read_clock
 from labctl.controller.goal import (
     Goal,
@@ -30,14 +30,15 @@ from labctl.controller.upgrades import (
 )
 from labctl.controller.work import look_once
 from labctl.errors import RefusedError
-from labctl.model.instance import Rung
+from labctl.model.instance import Instance, Rung, Wanted
 from labctl.model.plan import ScaleSet
 from labctl.model.upgrade import StartedBy, Upgrade, UpgradeCode, UpgradeErrorCode
 from labctl.planner.health import find_failure, judge
 from labctl.planner.situation import survey
 from labctl.store.database import Database
 from labctl.store.instance_index import load_instance_keys
-from labctl.store.operations import Operation, change_goal
+from labctl.store.instances import load_instances
+from labctl.store.operations import Operation, change_goal, find_operation
 from labctl.store.scale_sets import find_scale_set
 from labctl.store.upgrades import find_running_upgrade, find_upgrade, load_upgrades
 
@@ -49,6 +50,7 @@ UPGRADE_START = "upgrade-start"
 UPGRADE_AWAIT = "upgrade-await"  # one that has begun
 UPGRADE_CANCEL = "upgrade-cancel"
 AT_ONCE = "at-once"  # over before anybody asks
+MADE_AT = "madeAt"  # in the goal: when the scale set was made, for others may get its name
 
 _DETAILS = 100  # instances that are told of; a scale set may have 1000
 _CODES = {
@@ -125,8 +127,11 @@ class SetSteps:
         wanted = dict(operation.goal.get("instances", {}))
         with self._lab.database.read() as connection:
             keys = load_instance_keys(connection, operation.scale_set or "")
-        left = [key for key in keys if wanted.get(key.name) == key.created_at.isoformat()]
-        return None if left else Ending()
+        left = {k.name for k in keys if wanted.get(k.name) == k.created_at.isoformat()}
+        if not left:
+            return Ending()
+        sight = self._find_sight(operation)
+        return None if sight is None else _describe_refused_drains(sight, operation, left)
 
     def end_delete(self, operation: Operation) -> Ending | None:
         """The scale set is gone."""
@@ -157,6 +162,9 @@ class SetSteps:
         now = read_clock()
         try:
             with lab.database.write() as connection:
+                present = find_operation(connection, operation.id)
+                if present is None or present.kind != operation.kind:
+                    return None  # it has begun meanwhile
                 target = find_target(connection, view, None, now=now)
                 number = find_joined(connection, name, target)
                 if number is None:
@@ -180,25 +188,39 @@ class SetSteps:
     def _exists(self, operation: Operation) -> bool:
         with self._lab.database.read() as connection:
             row = find_scale_set(connection, operation.scale_set or "")
-        return row is not None and row.created_at <= operation.started_at
+        made_at = operation.goal.get(MADE_AT)  # by this and not by time: a clock may be set back
+        return row is not None and row.created_at.isoformat() == made_at
 
     def _judge(
         self, operation: Operation, goal: Goal, *, names: Collection[str] | None
     ) -> Ending | None:
-        name, now = operation.scale_set or "", read_clock()
+        now = read_clock()
         if not self._exists(operation):
             return _fail("OperationNotAllowed", "the scale set was deleted meanwhile")
-        sight = self._board.find(name)
-        self._ask(name)
-        if sight is None or sight.at < operation.started_at:
-            return None  # what was seen before the wish tells nothing of it
-        outcome = goal(sight.view, sight.plan, now)
-        if outcome is None or is_older_than_wishes(self._lab.database, sight.view):
+        sight = self._find_sight(operation)
+        if sight is None:
             return None
-        if outcome.succeeded:
-            return Ending()
-        details = find_broken(sight.view, now, names=names)
-        return _fail("VMScaleSetOperationFailed", outcome.message, details)
+        outcome = goal(sight.view, sight.plan, now)
+        if outcome is None:
+            ending = _describe_refused_drains(sight, operation, names)
+        elif outcome.succeeded:
+            ending = Ending()
+        else:
+            details = find_broken(sight.view, now, names=names)
+            ending = _fail("VMScaleSetOperationFailed", outcome.message, details)
+        if ending is None or is_older_than_wishes(self._lab.database, sight.view):
+            return None
+        return ending
+
+    def _find_sight(self, operation: Operation) -> Sight | None:
+        """The latest look; None: it is from before the wish, and tells nothing of it."""
+        name = operation.scale_set or ""
+        self._ask(name)
+        sight = self._board.find(name)
+        # A clock that was set back must not let it wait until that moment comes again.
+        if sight is None or sight.at < operation.started_at <= read_clock():
+            return None
+        return sight
 
 
 def find_joined(connection: Connection, scale_set: str, target: Target) -> int | None:
@@ -214,7 +236,25 @@ def is_older_than_wishes(database: Database, view: ScaleSet) -> bool:
     with database.read() as connection:
         if find_scale_set(connection, view.name) is None:
             return True
-        return is_overtaken(connection, view)
+        if is_overtaken(connection, view):
+            return True
+        if not any(map(_find_faults, view.instances)):
+            return False
+        fresh = {i.name: i for i in load_instances(connection, view.name)}
+    # Whoever asks for another try has the failure forgotten, and that alone may be the wish.
+    return any(
+        i.name not in fresh or not _find_faults(i) <= _find_faults(fresh[i.name])
+        for i in view.instances
+    )
+
+
+def _find_faults(instance: Instance) -> frozenset[tuple[str, datetime]]:
+    """What is known to have failed, and when."""
+    current, hook = instance.current, instance.hook_failure
+    found = [(run.name, run.finished_at) for run in current.extensions if run.finished_at]
+    found += [] if current.failure is None else [("", current.failure.at)]
+    found += [] if hook is None else [(hook.kind.value, hook.at)]
+    return frozenset(found)
 
 
 def find_broken(
@@ -253,6 +293,33 @@ def describe_upgrade_end(upgrade: Upgrade) -> Ending | None:
             return Ending(error=error | ({"details": details} if details else {}), is_canceled=True)
         case _:
             return None
+
+
+def _describe_refused_drains(
+    sight: Sight, operation: Operation, names: Collection[str] | None
+) -> Ending | None:
+    """How an operation ends that waits only for drains that have failed; None: it does not.
+
+    They are tried again, but perhaps without end. `names`: of these; None: of all that leave.
+    """
+    busy = {action.instance for action in sight.plan.actions}
+    details: list[dict[str, Json]] = []
+    for instance in sight.view.instances:
+        if instance.wanted is not Wanted.DELETED or (
+            names is not None and instance.name not in names
+        ):
+            continue
+        failure = instance.hook_failure
+        if failure is None or failure.at < operation.started_at or instance.name in busy:
+            return None
+        message = f"{instance.name}: {failure.kind}: {failure.message}; it is tried again"
+        target = str(instance.ordinal)
+        details.append({"code": "DrainFailed", "message": message, "target": target})
+    if not details:
+        return None
+    text = f"{len(details)} instances keep running, since they could not be drained; "
+    text += str(details[0]["message"])
+    return _fail("VMScaleSetOperationFailed", text, details[:_DETAILS])
 
 
 def _describe_refusal(error: RefusedError, view: ScaleSet) -> Ending:

@@ -14,6 +14,8 @@ from labctl.store.schema import arm_resource
 
 Json = Any  # what json.loads gives
 
+_SCALE_SET = "Microsoft.Compute/virtualMachineScaleSets"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmResource:
@@ -96,6 +98,13 @@ def remove_resource(connection: Connection, identifier: str) -> bool:
     parts = arm_resource.c.key.startswith(f"{key}/", autoescape=True)
     removed = connection.execute(delete(arm_resource).where((arm_resource.c.key == key) | parts))
     return bool(removed.rowcount)
+
+
+def forget_scale_set(connection: Connection, name: str) -> None:
+    """Forget what only Azure's clients knew of a scale set, in whichever resource group."""
+    for each in load_resources(connection, type=_SCALE_SET):
+        if each.name.lower() == name:
+            remove_resource(connection, each.id)
 
 
 def _read(row: Row[Any]) -> ArmResource:

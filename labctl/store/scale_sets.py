@@ -12,6 +12,7 @@ from labctl.model.plan import HostCapacity, Rollout, ScaleSet
 from labctl.model.repair import RepairService
 from labctl.model.spec import ScaleSetSpec
 from labctl.model.upgrade import UpgradeCode
+from labctl.store.arm_resources import forget_scale_set
 from labctl.store.instances import load_instances
 from labctl.store.repairs import load_recent_repairs
 from labctl.store.schema import model, scale_set
@@ -155,6 +156,8 @@ def save_rollout(connection: Connection, name: str, rollout: Rollout | None) -> 
 
 def remove_scale_set(connection: Connection, name: str) -> None:
     """Forget a scale set. Upgrades, events and data disks stay; a running upgrade is over."""
+    # The next of this name may be made without the API, and is in no resource group of its own.
+    forget_scale_set(connection, name)
     running = find_running_upgrade(connection, name)
     if running is not None:
         change_upgrade(connection, running.id, code=UpgradeCode.CANCELLED.value)

@@ -3,7 +3,9 @@
 from datetime import timedelta
 
 from labctl.controller.clock import now
-from labctl.model.instance import ExtensionRun
+from labctl.model.hook import HookKind
+from labctl.model.instance import ExtensionRun, HookFailure
+from labctl.store.instances import save_hook_failure
 from tests.api.labs import load, save_run
 from tests.api.serving import Api
 
@@ -20,3 +22,10 @@ def fail_extension(api: Api, instance: str, extension: str, *, exit_code: int = 
         output="hello\nworld\n",
     )
     save_run(api, instance, run, generation=found.generation)
+
+
+def refuse_drain(api: Api, instance: str) -> None:
+    """Let the drain of an instance fail just now."""
+    failure = HookFailure(kind=HookKind.DRAIN, at=now(), message="it has sessions")
+    with api.desk.database.write() as connection:
+        save_hook_failure(connection, instance, failure)

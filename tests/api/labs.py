@@ -136,6 +136,14 @@ def see(
 
 def step(api: Api, *, seen: ScaleSet | None = None) -> list[Ending | None]:
     """Take every open operation one step further; `seen`: what a look at the set shows."""
+    runner = make_runner(api, seen=seen)
+    with api.desk.database.read() as connection:
+        operations = load_open_operations(connection)
+    return [runner.step_once(operation) for operation in operations]
+
+
+def make_runner(api: Api, *, seen: ScaleSet | None = None) -> Operations:
+    """What takes operations further, one step when told so."""
     lab = cast("Lab", SimpleNamespace(database=api.desk.database, settings=api.desk.settings))
     steps = SetSteps(
         lab,
@@ -144,10 +152,7 @@ def step(api: Api, *, seen: ScaleSet | None = None) -> list[Ending | None]:
         look=lambda name: (seen or load(api, name), Plan()),
     )
     quick = {**steps.quick, SET_DELETE: make_delete_step(api.desk, steps)}
-    runner = Operations(api.desk.database, api.desk.board, quick=quick, slow=steps.slow)
-    with api.desk.database.read() as connection:
-        operations = load_open_operations(connection)
-    return [runner.step_once(operation) for operation in operations]
+    return Operations(api.desk.database, api.desk.board, quick=quick, slow=steps.slow)
 
 
 def poll(api: Api, answer: Any) -> Any:

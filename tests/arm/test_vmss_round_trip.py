@@ -99,6 +99,31 @@ def test_a_put_as_az_strips_it_changes_nothing(spec):
     assert _read(merge_document(document, body), spec, document).spec == spec
 
 
+_WORDS = {"mode", "repairAction", "rules", "orchestrationMode", "createOption", "publisher", "type"}
+
+
+def _shout(value: Any, key: str = "") -> Any:
+    """The same with other letter case in names and in words, and text for booleans."""
+    if isinstance(value, dict):
+        return {
+            name.upper(): each if name in {"settings", "labctl"} else _shout(each, name)
+            for name, each in value.items()
+        }
+    if isinstance(value, list):
+        return [_shout(each, key) for each in value]
+    if isinstance(value, bool):
+        return str(value)
+    return value.lower() if key in _WORDS else value
+
+
+@given(specs())
+def test_letter_case_and_the_order_of_disks_change_nothing(spec):
+    document = render_scale_set(spec, _shown(spec))
+    body = copy.deepcopy(document)
+    body["properties"]["virtualMachineProfile"]["storageProfile"]["dataDisks"].reverse()
+    assert _read(merge_document(document, _shout(body)), spec, document).spec == spec
+
+
 @given(specs())
 def test_secrets_are_in_no_document_of_the_api(spec):
     text = json.dumps(render_scale_set(spec, _shown(spec)))

@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from labctl.controller.goal import model_applied
+from labctl.controller.goal import instances_as_wanted, model_applied
 from labctl.model.instance import DomainFacts, Health, HealthState, Power
-from labctl.model.plan import CreateInstance, Plan, Rollout
+from labctl.model.plan import CreateInstance, Hold, Plan, Rollout
 from labctl.model.upgrade import UpgradeCode
 from tests.controller.test_models import apply, decide, end, script, start
 from tests.controller.test_record import NOW, view
@@ -70,6 +70,15 @@ def test_the_capacity_must_be_there(web):
     assert judge(seen(web, "web_0", "web_1")) is None
     apply(web, {"mode": "Manual"}, capacity=1)
     assert judge(seen(web, "web_0", "web_1")) is None
+
+
+def test_a_restart_that_is_put_off_is_waited_for(web):
+    scale_set = seen(web, "web_0", "web_1")
+    asked = tuple(replace(each, restart_asked_at=LATER) for each in scale_set.instances)
+    goal = instances_as_wanted(frozenset({"web_0"}))
+    hold = Hold(subject="web_0", reason="Stop failed, tried again in 4 s", until=LATER)
+    assert goal(replace(scale_set, instances=asked), Plan(holds=(hold,)), LATER) is None
+    assert goal(scale_set, Plan(), LATER).succeeded
 
 
 def test_a_rollout_is_waited_for_and_its_failure_is_told(web):

@@ -7,11 +7,14 @@ from labctl.controller.protection import protect
 from labctl.controller.removal import remove_instances
 from labctl.errors import NotFoundError, RefusedError
 from labctl.model.instance import Wanted
+from labctl.model.instance_policy import RepairAction
 from labctl.model.plan import CreateInstance
 from labctl.model.upgrade import Member, MemberState
 from labctl.planner.scale import find_change, plan_scaling
 from labctl.store.data_disks import load_data_disks
 from labctl.store.events import load_events
+from labctl.store.instances import change_instance
+from labctl.store.repairs import insert_repair
 from labctl.store.scale_sets import load_view
 from labctl.store.upgrades import change_member, insert_member
 from tests.controller.test_models import apply, decide, start
@@ -100,6 +103,23 @@ def test_a_pair_of_which_one_comes_for_the_other_is_left_alone(web):
         with pytest.raises(RefusedError, match="replaced by web_2"):
             remove(web, name)
     assert remove(web, "web_1") == ("web_1",)
+
+
+def test_one_that_a_repair_replaces_is_left_alone_since_another_comes_for_it(web):
+    with web.write() as connection:
+        change_instance(connection, "web_0", wanted=Wanted.DELETED.value)
+        insert_repair(
+            connection,
+            scale_set="web",
+            instance="web_0",
+            ordinal=0,
+            action=RepairAction.REPLACE,
+            reason="unhealthy for 10 minutes",
+            now=NOW,
+        )
+    with pytest.raises(RefusedError, match="web_0 is being replaced"):
+        remove(web, "web_0")
+    assert view(web).spec.capacity == 3
 
 
 def test_a_set_that_is_being_deleted_takes_no_wishes(web):

@@ -18,7 +18,7 @@ from labctl.api.handlers.schemas import (
     make_object,
 )
 from labctl.api.judging import find_key, load_shown
-from labctl.api.respond import accept, answer_page
+from labctl.api.respond import accept, answer_page, check_conditions, make_etag
 from labctl.api.route import Route
 from labctl.api.scale_set_documents import make_frame
 from labctl.api.scale_set_ids import FoundSet, find_called_set, make_instance_id
@@ -62,7 +62,7 @@ def list_instances(desk: Desk, call: Call) -> Answer:
         page: Json = answer_page(call, keys).body
         chosen: Sequence[InstanceKey] = page["value"]
         shown = load_shown(connection, desk, found, frame, chosen, now=call.now)
-    rendered = [render_instance(each, frame, with_view=with_view) for each in shown]
+    rendered = [_render(each, frame, with_view=with_view) for each in shown]
     if chosen_parts:
         rendered = [_select(each, chosen_parts) for each in rendered]
     return Answer(body={**page, "value": rendered})
@@ -73,7 +73,8 @@ def get_instance(desk: Desk, call: Call) -> Answer:
     with_view = "instanceview" in read_expand(call)
     with desk.database.read() as connection:
         _, frame, judged = _find(connection, desk, call)
-    return Answer(body=render_instance(judged, frame, with_view=with_view))
+    shown = _render(judged, frame, with_view=with_view)
+    return Answer(body=shown, headers={"ETag": str(shown["etag"])})
 
 
 def put_instance(desk: Desk, call: Call) -> Answer:
@@ -81,6 +82,7 @@ def put_instance(desk: Desk, call: Call) -> Answer:
     body = call.read_document()
     with desk.database.write() as connection:
         found, frame, judged = _find(connection, desk, call)
+        check_conditions(call, str(_render(judged, frame)["etag"]))
         wish = read_protection(body, render_instance(judged, frame, with_view=True))
         name = judged.instance.name
         if wish != Protection():
@@ -95,7 +97,7 @@ def put_instance(desk: Desk, call: Call) -> Answer:
             who=call.principal.name,
             now=call.now,
         )
-    shown = render_instance(judged, frame)
+    shown = _render(judged, frame)
     return accept(desk, call, operation, status=200, body=shown, location=frame.location)
 
 
@@ -169,6 +171,20 @@ def _find(connection: Connection, desk: Desk, call: Call) -> tuple[FoundSet, Fra
     return found, frame, judged
 
 
+def _render(judged: Judged, frame: Frame, *, with_view: bool = False) -> Document:
+    """An instance with its etag, which tells of wishes and not of statuses."""
+    document = render_instance(judged, frame, with_view=with_view)
+    instance = judged.instance
+    wishes: Document = {
+        "id": document["id"],
+        "made": instance.created_at.isoformat(),
+        "protection": [instance.protect_from_scale_in, instance.protect_from_scale_set_actions],
+        "model": instance.current.model_revision,
+        "generation": instance.generation,
+    }
+    return document | {"etag": make_etag(wishes)}
+
+
 def _filter(keys: Sequence[InstanceKey], judged: Sequence[Judged], text: str) -> list[InstanceKey]:
     match = _FILTER.fullmatch(text)
     if match is None:
@@ -237,7 +253,8 @@ ROUTES: tuple[Route, ...] = (
             path=INSTANCE,
             handler=put_instance,
             scope=Scope.OPERATE,
-            summary="Protect an instance from scale-in or from scale set actions",
+            summary="Protect an instance from scale-in or from scale set actions; If-Match and "
+            "If-None-Match are regarded",
             request=_PROTECTION,
             response=INSTANCE_DOCUMENT,
         )

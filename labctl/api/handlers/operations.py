@@ -11,6 +11,7 @@ from labctl.arm.statuses import format_moment
 from labctl.store.operations import Operation, OperationStatus, find_operation
 
 _WITHOUT_RESULT = frozenset({"POST", "DELETE"})  # `method` in the goal of an operation
+_MOST_REASONS = 10
 _PATH = "/subscriptions/{subscription}/providers/{namespace}/locations/{location}/operations"
 
 
@@ -30,7 +31,11 @@ def make_operation_routes(resources: Routes) -> tuple[Route, ...]:
         if call.query.get("monitor", "").lower() == "true":
             return _answer_monitor(desk, call, operation, resources)
         headers = {"Retry-After": str(RETRY_AFTER)} if operation.is_open else {}
-        return Answer(body=render_operation(call, operation), headers=headers)
+        body = render_operation(call, operation)
+        reasons = _find_reasons(desk, operation) if operation.is_open else []
+        if reasons:
+            body["labctl"] = {"waitsFor": reasons}
+        return Answer(body=body, headers=headers)
 
     return (
         Route(
@@ -61,6 +66,13 @@ def render_operation(call: Call, operation: Operation) -> Document:
     if operation.result is not None:
         found["properties"] = {"output": operation.result}
     return found
+
+
+def _find_reasons(desk: Desk, operation: Operation) -> list[str]:
+    """What keeps an open operation from its end, as far as its scale set tells."""
+    sight = None if operation.scale_set is None else desk.board.find(operation.scale_set)
+    holds = () if sight is None else sight.plan.holds
+    return [f"{hold.subject}: {hold.reason}" for hold in holds[:_MOST_REASONS]]
 
 
 def _answer_monitor(desk: Desk, call: Call, operation: Operation, resources: Routes) -> Answer:
@@ -118,6 +130,10 @@ _RESPONSE = {
                 "message": {"type": "string"},
                 "details": {"type": "array"},
             },
+        },
+        "labctl": {
+            "type": "object",
+            "properties": {"waitsFor": {"type": "array", "items": {"type": "string"}}},
         },
     },
 }

@@ -18,7 +18,7 @@ from labctl.api.handlers.schemas import (
 )
 from labctl.api.respond import accept, answer_page, check_conditions
 from labctl.api.route import Route
-from labctl.api.scale_set_documents import Written, find_etag, load_spec, show_set, write_set
+from labctl.api.scale_set_documents import Written, is_rolled_out, load_spec, show_set, write_set
 from labctl.api.scale_set_ids import (
     SET_TYPE,
     FoundSet,
@@ -159,7 +159,9 @@ def record_apply(
 ) -> Operation:
     """The operation that waits for a changed model; over at once where nothing has changed."""
     found, goal = written.found, written.goal
-    if not written.applied.created and not written.applied.changes:
+    spec = load_spec(connection, found)
+    is_quiet = not written.applied.changes and not is_rolled_out(written.applied, spec)
+    if is_quiet and not written.applied.created:
         last = find_last_of_kind(connection, found.name, SET_APPLY, since=found.row.created_at)
         if last is None or last.status is OperationStatus.SUCCEEDED:
             return add_ended(
@@ -194,7 +196,7 @@ def _accept(
     answer = accept(
         desk, call, operation, status=status, body=shown, location=str(shown["location"])
     )
-    headers = {**answer.headers, "ETag": find_etag(shown)}
+    headers = {**answer.headers, "ETag": str(shown["etag"])}
     return Answer(status=status, body=shown, headers=headers)
 
 

@@ -11,6 +11,7 @@ from labctl.api.route import Route
 from labctl.api.scale_set_documents import show_set, write_set
 from labctl.api.scale_set_ids import FoundSet, find_called_set
 from labctl.arm.errors import Document, invalid, resource_not_found
+from labctl.arm.merge import canonicalise
 from labctl.model.access import Scope
 
 Json = Any  # what json.loads gives
@@ -38,7 +39,7 @@ def get_extension(desk: Desk, call: Call) -> Answer:
 
 def put_extension(desk: Desk, call: Call) -> Answer:
     """Add an extension to the model, or merge over the one of this name."""
-    body = call.read_document()
+    body = _canonicalise(call.read_document())
     wanted = call.parameters["extension"]
     properties = body.get("properties")
     if not isinstance(properties, dict):
@@ -88,9 +89,14 @@ def delete_extension(desk: Desk, call: Call) -> Answer:
 
 
 def _entries(shown: Json) -> list[Json]:
-    profile = shown["properties"]["virtualMachineProfile"]
+    profile: Json = shown["properties"]["virtualMachineProfile"]
     found: list[Json] = profile["extensionProfile"]["extensions"]
     return found
+
+
+def _canonicalise(body: Json) -> Json:
+    """The entry with Azure's names in their own case; clients write them in any."""
+    return _entries(canonicalise(_make_change([body])))[0]
 
 
 def _make_change(entries: list[Json]) -> Document:

@@ -1,13 +1,16 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
 from labctl.controller.clock import now
 from labctl.controller.protection import protect
 from labctl.model.access import Scope
 from labctl.model.instance import Failure, Health, HealthState, Power, Rung, Wanted
+from labctl.model.plan import Plan
 from labctl.store.instances import change_instance, save_failure, save_health
-from tests.api.happenings import fail_extension
+from labctl.store.schema import operation, scale_set
+from tests.api.happenings import fail_extension, refuse_drain
 from tests.api.labs import (
     GROUP,
     HEALTH,
@@ -183,6 +186,19 @@ def test_protection_is_changed_by_a_put_of_what_was_shown(web):
     assert load(web).instances[0].protect_from_scale_set_actions
 
 
+def test_protection_regards_conditions(web):
+    etag = get(web)["etag"]
+    body = {"properties": {"protectionPolicy": {"protectFromScaleIn": True}}}
+    for headers in ({"If-Match": '"stale"'}, {"If-None-Match": "*"}):
+        refused = web.ask("PUT", f"{INSTANCES}/0", body=body, headers=headers)
+        assert refused.status_code == 412
+    see(web, power=Power.STOPPED)
+    assert get(web)["etag"] == etag  # a status is no change
+    answer = web.ask("PUT", f"{INSTANCES}/0", body=body, headers={"If-Match": etag})
+    assert answer.status_code == 200
+    assert answer.json()["etag"] == get(web)["etag"] != etag
+
+
 def test_protection_from_actions_alone_is_refused(web):
     body = {"properties": {"protectionPolicy": {"protectFromScaleSetActions": True}}}
     answer = web.ask("PUT", f"{INSTANCES}/0", body=body)
@@ -266,6 +282,39 @@ def test_an_action_ends_when_it_was_seen_done(web):
     assert poll(web, off)["status"] == "Succeeded"
 
 
+def test_a_look_from_before_another_try_does_not_fail_it(web):
+    step(web)
+    fail_extension(web, "web_1", "script")
+    see(web)
+    before = web.desk.board.find("web")
+    started = web.ask("POST", f"{INSTANCES}/1/start")
+    web.desk.board.put(before.view, before.plan, at=now())  # by a keeper that has just looked
+    step(web)
+    assert poll(web, started)["status"] == "InProgress"
+
+
+@pytest.mark.parametrize("shift", [timedelta(hours=-1), timedelta(hours=1)])
+def test_a_clock_that_is_set_ends_no_operation_and_keeps_none(web, shift):
+    step(web)
+    off = web.ask("POST", f"{SET}/powerOff", body={"instanceIds": ["1"]})
+    gone = web.ask("DELETE", SET)
+    with web.desk.database.write() as connection:
+        connection.execute(update(operation).values(started_at=now() + shift))
+        remove_set_wish(connection)
+    step(web)
+    assert [poll(web, each)["status"] for each in (off, gone)] == ["InProgress"] * 2
+    see(web)
+    step(web)
+    assert [poll(web, each)["status"] for each in (off, gone)] == ["Succeeded", "InProgress"]
+
+
+def remove_set_wish(connection):
+    """As if the wish to delete the set were not yet seen by anybody."""
+    connection.execute(update(scale_set).values(is_deleting=False))
+    change_instance(connection, "web_0", wanted=Wanted.RUNNING.value)
+    change_instance(connection, "web_1", wanted=Wanted.STOPPED.value)
+
+
 def test_who_was_deallocated_is_shown_so_until_something_else_is_asked(web):
     def power():
         see(web)
@@ -323,6 +372,35 @@ def test_deleted_instances_take_the_capacity_along(web):
     assert poll(web, answer)["status"] == "Succeeded"
     assert web.ask("DELETE", f"{INSTANCES}/1").status_code == 202
     assert load(web).spec.capacity == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", f"{SET}/delete", {"instanceIds": ["1"]}),
+        ("PATCH", SET, {"sku": {"capacity": 1}}),
+    ],
+)
+def test_who_cannot_be_drained_is_not_waited_for_without_end(web, method, path, body):
+    step(web)  # the operation that made it
+    refuse_drain(web, "web_1")  # long ago, for something else
+    answer = web.ask(method, path, body=body)
+    if method == "PATCH":
+        with web.desk.database.write() as connection:
+            change_instance(connection, "web_1", wanted=Wanted.DELETED.value)
+    see(web, power=Power.RUNNING, plan=Plan())
+    step(web)
+    assert poll(web, answer)["status"] == "InProgress"
+    refuse_drain(web, "web_1")
+    step(web)
+    assert poll(web, answer)["status"] == "InProgress"  # nobody has seen that yet
+    see(web, power=Power.RUNNING, plan=Plan())
+    step(web)
+    ended = poll(web, answer)
+    assert ended["status"] == "Failed"
+    (detail,) = ended["error"]["details"]
+    assert (detail["code"], detail["target"]) == ("DrainFailed", "1")
+    assert "it has sessions" in detail["message"]
 
 
 def test_a_protected_instance_is_not_deleted(web):

@@ -8,13 +8,14 @@ from labctl.model.instance import Power
 from labctl.model.upgrade import MemberState, StartedBy, UpgradeCode, UpgradeErrorCode
 from labctl.store.operations import load_open_operations
 from labctl.store.scale_sets import move_image
-from labctl.store.upgrades import change_member, change_upgrade, load_upgrade
+from labctl.store.upgrades import change_member, change_upgrade, load_upgrade, load_upgrades
 from tests.api.labs import (
     GROUP,
     HEALTH,
     add_instances,
     load,
     make_ready,
+    make_runner,
     monitor,
     poll,
     put_set,
@@ -180,3 +181,15 @@ def test_after_a_crash_between_start_and_end_it_is_waited_for_and_not_begun_agai
     with web.desk.database.read() as connection:
         assert load_upgrade(connection, 1).code is UpgradeCode.ROLLING_FORWARD
     assert load(web).upgrade.id == 1
+
+
+def test_a_beginning_that_is_stepped_again_begins_no_second_upgrade(web):
+    web.ask("POST", f"{SET}/osRollingUpgrade")
+    with web.desk.database.read() as connection:
+        (waiting,) = load_open_operations(connection)
+    seen = web.desk.board.find("web").view
+    assert step(web, seen=seen) == [None]
+    end(web, UpgradeCode.CANCELLED)
+    assert make_runner(web, seen=seen).step_once(waiting) is None  # read before it began
+    with web.desk.database.read() as connection:
+        assert len(load_upgrades(connection, "web")) == 1

@@ -1,12 +1,13 @@
 from labctl.controller.clock import now
-from labctl.controller.desired import apply_spec
+from labctl.controller.desired import apply_spec, scale
 from labctl.controller.record import record
 from labctl.model.access import Scope
-from labctl.model.plan import RemoveInstance
+from labctl.model.plan import Hold, Plan, RemoveInstance
 from labctl.model.spec import ScaleSetSpec
 from labctl.store.arm_resources import load_resources
 from labctl.store.instances import remove_instance
-from labctl.store.scale_sets import find_scale_set, remove_scale_set
+from labctl.store.scale_sets import find_scale_set, remove_scale_set, save_rollout
+from tests.api.documents import KEY
 from tests.api.happenings import fail_extension
 from tests.api.labs import (
     GROUP,
@@ -67,6 +68,16 @@ def test_tags_are_kept_beside_the_model_and_change_no_model(api):
     assert load(api).model_revision == 1
 
 
+def test_disks_are_known_by_their_lun_also_as_text(api):
+    put_set(api)
+    before = load(api)
+    disks = [{"lun": "0", "caching": "None"}]
+    profile = {"storageProfile": {"dataDisks": disks}}
+    answer = api.ask("PATCH", SET, body={"properties": {"virtualMachineProfile": profile}})
+    assert answer.status_code == 200, answer.text
+    assert load(api) == before
+
+
 def test_what_was_shown_can_be_sent_back_and_changes_nothing(api):
     put_set(api, extensions=(HEALTH, SCRIPT))
     before = load(api)
@@ -87,6 +98,19 @@ def test_conditions_are_asked_before_anything_is_written(api):
     assert load(api).spec.capacity == 2
     assert api.ask("PATCH", SET, body=body, headers={"If-Match": etag}).status_code == 200
     assert api.ask("GET", SET).headers["ETag"] != etag
+
+
+def test_the_etag_changes_with_what_is_not_shown(api):
+    etags = [put_set(api, extensions=(SCRIPT,)).headers["ETag"]]
+    protected = {**SCRIPT["properties"], "protectedSettings": {"key": "secret"}}
+    for profile in (
+        {"osProfile": {"customData": "IyEvYmluL3NoCg=="}},
+        {"extensionProfile": {"extensions": [{**SCRIPT, "properties": protected}]}},
+    ):
+        change = {"properties": {"virtualMachineProfile": profile}}
+        etags.append(api.ask("PATCH", SET, body=change).headers["ETag"])
+    assert len({*etags}) == 3
+    assert api.ask("GET", SET).headers["ETag"] == etags[-1]
 
 
 def test_the_etag_does_not_depend_on_what_instances_do(api):
@@ -116,6 +140,28 @@ def test_the_operation_of_a_put_ends_when_all_instances_are_healthy(api):
     assert poll(api, made)["status"] == "Succeeded"
     done = monitor(api, made)
     assert (done.status_code, done.json()["name"]) == (200, "Web")
+
+
+def test_an_open_operation_tells_what_its_scale_set_waits_for(api):
+    made = put_set(api)
+    see(api, plan=Plan(holds=(Hold(subject="web", reason="no memory for another instance"),)))
+    assert poll(api, made)["labctl"] == {"waitsFor": ["web: no memory for another instance"]}
+    add_instances(api, 0, 1)
+    make_ready(api, 0, 1)
+    see(api)
+    step(api)
+    assert "labctl" not in poll(api, made)
+
+
+def test_a_look_from_before_the_present_capacity_tells_nothing(api):
+    put_set(api)
+    add_instances(api, 0, 1)
+    make_ready(api, 0, 1)
+    see(api)
+    step(api)
+    with api.desk.database.write() as connection:
+        scale(connection, "web", 3, now=now())  # as `labctl scale` does: without an operation
+    assert api.ask("GET", SET).json()["properties"]["provisioningState"] == "Updating"
 
 
 def test_a_look_from_before_the_wish_does_not_end_its_operation(api):
@@ -150,6 +196,23 @@ def test_a_put_again_waits_for_what_the_first_was_not_through_with(api):
     see(api)
     step(api)
     assert poll(api, again)["status"] == "Succeeded"
+
+
+def test_a_put_that_begins_a_rollout_again_waits_for_it(api):
+    put_set(api, extensions=(HEALTH,), upgradePolicy={"mode": "Rolling"})
+    add_instances(api, 0, 1)
+    make_ready(api, 0, 1)
+    see(api)
+    step(api)
+    changed = load(api).spec.model_copy(update={"ssh_keys": (KEY,)})
+    with api.desk.database.write() as connection:
+        apply_spec(connection, changed, now=now())
+        save_rollout(connection, "web", None)  # it was begun, and was cancelled
+    again = api.ask("PATCH", SET, body={})
+    assert load(api).rollout is not None
+    see(api)
+    step(api)
+    assert poll(api, again)["status"] == "InProgress"
 
 
 def test_in_mode_manual_nobody_waits_for_old_instances(api):
@@ -244,6 +307,20 @@ def test_a_set_made_again_inherits_nothing_of_the_earlier_one(api):
     assert put_set(api, "WEB").json()["tags"] == {}
 
 
+def test_a_set_of_the_yaml_is_not_in_the_group_of_an_earlier_one_of_its_name(api):
+    api.ask("PUT", "resourceGroups/rg1", body={"location": "local"})
+    there = GROUP.replace("labctl", "rg1")
+    assert api.ask("PUT", f"{there}/Web", body=make_body()).status_code == 201
+    spec = ScaleSetSpec.model_validate(
+        {"name": "web", "capacity": 1, "image": {"definition": "tiny"}}
+    )
+    with api.desk.database.write() as connection:
+        remove_scale_set(connection, "web")
+        apply_spec(connection, spec, now=now())
+    assert api.ask("GET", f"{there}/web").status_code == 404  # its end is not that of this one
+    assert api.ask("GET", f"{GROUP}/web").status_code == 200
+
+
 def test_programs_on_the_host_need_the_scope_admin(api):
     body = make_body()
     body["properties"]["labctl"] = {
@@ -297,6 +374,9 @@ def test_extensions_are_entries_of_the_model(api):
     second = load(api).spec.extensions[1]
     assert second.force_update_tag == "2"
     assert second.protected_settings == {"key": "secret"}
+    shouted = {"Properties": {"ForceUpdateTag": "2", "Settings": {"commandToExecute": "true"}}}
+    assert api.ask("PATCH", f"{path}/second", body=shouted).status_code == 200
+    assert load(api).spec.extensions[1] == second
     assert api.ask("GET", f"{path}/second").json()["properties"]["forceUpdateTag"] == "2"
     names = [each["name"] for each in api.ask("GET", path).json()["value"]]
     assert names == ["HealthExtension", "script", "second"]
