@@ -8,6 +8,7 @@ from labctl.arm.errors import ArmError, ErrorDetail
 
 INVALID = "InvalidParameter"
 NOT_SUPPORTED = "NotSupportedInLab"
+MOST_ENTRIES = 1000  # of one array or object; no scale set has more of anything
 MOST_DEEP = 40
 MOST_DETAILS = 50
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -116,6 +117,9 @@ def check_content(value: object) -> None:
     for _ in range(MOST_DEEP):
         inner: list[object] = []
         for each in level:
+            if isinstance(each, dict | list) and len(each) > MOST_ENTRIES:
+                # Entries are compared with each other, while other writers wait.
+                raise _unreadable(f"has an array or object with more than {MOST_ENTRIES} entries")
             if isinstance(each, dict):
                 inner += [*each, *each.values()]
             elif isinstance(each, list):

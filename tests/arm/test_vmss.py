@@ -603,3 +603,14 @@ def test_what_could_not_be_written_down_again_is_refused(value):
     with pytest.raises(ArmError) as caught:
         merge_document({}, {"tags": {"a": value}})
     assert caught.value.code == "InvalidRequestContent"
+
+
+@pytest.mark.parametrize(
+    "path", ["properties.labctl.dataDisks", f"{PROFILE}.storageProfile.dataDisks", "zones", "tags"]
+)
+@pytest.mark.parametrize("kind", [list, dict])
+def test_more_entries_than_any_lab_has_are_refused_before_they_are_compared(path, kind):
+    entries = [{"lun": each, "name": f"d{each}"} for each in range(1001)]
+    body = _change(path, entries if kind is list else {str(each): "" for each in range(1001)})
+    with pytest.raises(ArmError, match="more than 1000 entries"):
+        merge_document({}, body)
