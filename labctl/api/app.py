@@ -345,5 +345,8 @@ def _wrong_method(method: str, known: list[str]) -> ArmError:
 
 def _unknown(path: str) -> ArmError:
     return ArmError(
-        404, "InvalidResourceType", f"Nothing in this lab answers to the path '{path[:500]}'."
+        404,
+        "InvalidResourceType",
+        f"Nothing in this lab answers to the path '{path[:500]}'. "
+        "GET /labctl/v1/openapi.json lists what does.",
     )

@@ -34,7 +34,8 @@ def authenticate(
         raise _refuse(
             base_url,
             "InvalidAuthenticationToken",
-            "The access token is wrong, expired or revoked.",
+            "The access token is wrong, expired or revoked. labctl token list, on the lab's host, "
+            "tells which are good; labctl token create makes another.",
             error="invalid_token",
         )
     return token.principal

@@ -24,5 +24,6 @@ def translate(error: LabError) -> ArmError:
     kinds = (_STATUSES[kind] for kind in type(error).__mro__ if kind in _STATUSES)
     status, code = next(kinds, (409, "OperationNotAllowed"))
     detail = "; ".join(error.detail.splitlines())
-    message = ". ".join(part for part in (error.brief, detail, error.hint) if part)
+    hint = error.hint[:1].upper() + error.hint[1:]
+    message = ". ".join(part for part in (error.brief, detail, hint) if part)
     return ArmError(status, code, message)

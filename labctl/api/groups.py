@@ -69,7 +69,8 @@ def check_group(
         raise ArmError(
             404,
             "ResourceGroupNotFound",
-            f"Resource group '{name[:90]}' could not be found.",
+            f"Resource group '{name[:90]}' could not be found. Groups are made by PUT; what was "
+            f"made without the API is in '{DEFAULT_GROUP}'.",
             target=name[:90],
         )
     if is_written and found.is_deleting:

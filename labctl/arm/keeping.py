@@ -1,6 +1,7 @@
 """Goes through a document by the table of fields: what is kept, and what is refused."""
 
 import re
+from difflib import get_close_matches
 
 from labctl.arm.errors import Document
 from labctl.arm.faults import NOT_SUPPORTED, Faults
@@ -45,10 +46,26 @@ def _keep(value: object, node: Node, at: str, faults: Faults) -> object:
         if below is None and _SECRET.search(key):
             faults.note(path, "is unknown, and may be a secret.", code=NOT_SUPPORTED)
             continue
+        meant = None if below else _find_meant(key, node)
+        if meant is not None:
+            faults.note(path, f"is unknown; did you mean {meant}?")
+            continue
         kept = _keep(each, below or Node(), path, faults)
         if kept is not None and not (kept == {} and below is not None and below.row is None):
             found[key] = kept
     return found
+
+
+def _find_meant(key: str, node: Node) -> str | None:
+    """The property that was misspelt; merely kept, it would change nothing and nobody would say so.
+
+    Only what is nearly the same: `upgradePolcy`, and not `zone` where there is `zones`.
+    """
+    word = key.lower()
+    # Few are compared letter by letter, since a hostile document may have a million keys.
+    alike = [each for each in node.below if each[0] == word[:1] and abs(len(each) - len(word)) < 3]
+    near = get_close_matches(word, alike, n=1, cutoff=0.9)
+    return node.below[near[0]].name if near else None
 
 
 def _is_harmless(value: object, harmless: tuple[object, ...]) -> bool:

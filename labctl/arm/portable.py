@@ -137,7 +137,10 @@ def read_file(
         if not isinstance(kind, str) or kind.lower() != TYPE.lower():
             raise invalid(f"The file must hold a resource of the type {TYPE}.", target="type")
         if not isinstance(name, str):
-            raise invalid("'name' is missing, or is no string.", target="name")
+            raise invalid(
+                "'name' is missing, or is no string; the body of a PUT has none, so add one.",
+                target="name",
+            )
         return _read(document, name, "", _FileReferences(image=image, balancers={}))
     template = _open(document, parameters, now)
     found = [each for each in template.resources if each.type.lower() == TYPE.lower()]

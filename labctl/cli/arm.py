@@ -11,6 +11,7 @@ import typer
 
 from labctl.cli.context import current_context
 from labctl.cli.output import Output, print_document
+from labctl.cli.spec_plain import make_plain
 from labctl.errors import InvalidError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def export(
         spec = load_wish(connection, name)
         kept = _find_kept(connection, spec.name)
     if not arm:
-        plain = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        plain = make_plain(spec)
         print_document(plain, Output.YAML if context.output is Output.TABLE else context.output)
         return
     from labctl.arm.portable import make_resource, make_template
@@ -118,9 +119,7 @@ def import_(
     except ArmError as error:
         raise _explain(error, "", document) from error
     # With secrets: they come from the user's own file, and without them nothing could be applied.
-    plain = found.reading.spec.model_dump(
-        mode="json", by_alias=True, exclude_defaults=True, context={"reveal": True}
-    )
+    plain = make_plain(found.reading.spec, reveals=True)
     left_out = [path for path in _list_paths(found.reading.kept) if not path.startswith(_SAID)]
     if left_out:
         print(f"not in the spec: {', '.join(left_out)}", file=sys.stderr)
@@ -142,7 +141,11 @@ def _read_text(file: Path) -> tuple[str, str]:
         raise InvalidError(f"{source!r} is not UTF-8 text", hint="save it as UTF-8") from error
     except (OSError, ValueError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InvalidError(f"{source!r} cannot be read", detail=str(reason)) from error
+        raise InvalidError(
+            f"{source!r} cannot be read",
+            detail=str(reason),
+            hint="name a file of JSON or YAML, or - for standard input",
+        ) from error
 
 
 def _make_readable(text: str) -> str:
@@ -198,7 +201,9 @@ def _explain(error: "ArmError", path: str, document: "Document") -> InvalidError
             for word, number in _STEP.findall(f"{path}.{each.target}" if path else each.target)
         ]
         faults.append((document.mark_of(steps), each.message))
-    return invalid(document.source, faults)
+    return invalid(
+        document.source, faults, hint="correct it; labctl export NAME --arm shows how one looks"
+    )
 
 
 def _list_paths(value: object, path: str = "") -> Iterator[str]:

@@ -126,6 +126,12 @@ class Remote:
                 hint="is labctl serve running there? run the same command again to go on",
             )
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if self.context is None and isinstance(error, ConnectionResetError | BrokenPipeError):
+            return HostError(
+                f"{self.url} gave no answer",
+                detail=reason,
+                hint=f"labctl serve speaks https only: --server https{self.url[4:]}",
+            )
         return HostError(
             f"no connection with {self.url}",
             detail=reason or type(error).__name__,

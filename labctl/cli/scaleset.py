@@ -7,6 +7,7 @@ import typer
 
 from labctl.cli.context import Context, current_context
 from labctl.cli.output import Column, Output, format_cell, print_document, print_rows
+from labctl.cli.spec_plain import make_plain
 from labctl.cli.wishes import Deadline, Name, NoWait, confirm, parse_deadline
 from labctl.errors import InvalidError
 
@@ -123,7 +124,7 @@ def get(name: Name) -> None:
     context = current_context()
     with opened_store(context) as database, database.read() as connection:
         spec = load_wish(connection, name)
-    plain = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    plain = make_plain(spec)
     print_document(plain, Output.YAML if context.output is Output.TABLE else context.output)
 
 

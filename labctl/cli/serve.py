@@ -116,11 +116,12 @@ def serve(
     ):
 
         def run_beside() -> AbstractContextManager[None]:
+            # Not before: a second daemon of this state directory is refused and serves nothing.
+            teller.say(f"serving {str(context.settings.state_dir)!r} on {context.settings.uri}")
+            if door is None and not no_api:
+                teller.say("no API; to get it, run once: labctl serve --init")
             return running_api(door, lab, board, teller.say) if door else nullcontext()
 
-        teller.say(f"serving {str(context.settings.state_dir)!r} on {context.settings.uri}")
-        if door is None and not no_api:
-            teller.say("no API; to get it, run once: labctl serve --init")
         Daemon(
             lab, timing=timing, watcher=teller, manager=manager, board=board, beside=run_beside
         ).run(stop)

@@ -16,6 +16,7 @@ from labctl.controller.reconciler import Listener, Reconciler
 from labctl.errors import NotFoundError, TimedOutError
 from labctl.model.plan import Plan, ScaleSet
 from labctl.planner import plan as make_plan
+from labctl.store.scale_sets import get_scale_set
 
 Look = Callable[[], tuple[ScaleSet | None, Plan]]
 
@@ -78,6 +79,8 @@ def look_once(lab: Lab, scale_set: str) -> tuple[ScaleSet, Plan]:
     with watching(lab, scale_set) as look:
         view, plan = look()
         if view is None:
+            with lab.database.read() as connection:
+                get_scale_set(connection, scale_set)  # tells what there is
             raise NotFoundError(f"scale set {scale_set!r} does not exist", hint="run: labctl list")
         return view, plan
 

@@ -52,6 +52,12 @@ def get_scale_set(connection: Connection, name: str) -> ScaleSetRow:
     found = find_scale_set(connection, name)
     if found is None:
         names = [row.name for row in load_scale_sets(connection)]
+        if name.lower() in names:
+            raise NotFoundError(
+                f"scale set {name!r} does not exist",
+                detail=f"there is {name.lower()!r}: labctl writes all names in lower case",
+                hint=f"say {name.lower()} instead",
+            )
         raise NotFoundError(
             f"scale set {name!r} does not exist",
             detail=f"there are: {', '.join(names)}" if names else "there is none yet",

@@ -73,3 +73,27 @@ def test_what_a_row_keeps_comes_back(row):
 
 def _pick(value, step):
     return value[int(step)] if step.isdigit() else value[step]
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ({"properties": {"upgradePolcy": {}}}, "'properties.upgradePolcy' is unknown; did you mean "
+         "upgradePolicy?"),
+        ({"sku": {"capacty": 3}}, "'sku.capacty' is unknown; did you mean capacity?"),
+        ({"locaton": "eastus"}, "'locaton' is unknown; did you mean location?"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_property_is_refused_instead_of_kept(document, told):
+    faults = Faults()
+    assert keep(document, ROOT, faults) in ({}, {"properties": {}}, {"sku": {}})
+    with pytest.raises(ArmError) as caught:
+        faults.check()
+    assert caught.value.message == told
+
+
+@pytest.mark.parametrize("name", ["foo", "zone", "diskControllerType", "upgrade", "x" * 1_000_000])
+def test_what_resembles_no_property_is_kept(name):
+    faults = Faults()
+    assert keep({"properties": {name: "value"}}, ROOT, faults) == {"properties": {name: "value"}}
+    faults.check()

@@ -59,6 +59,14 @@ def _plain(spec):
     )
 
 
+def test_a_name_in_capitals_as_azure_writes_it_is_told_in_small_letters(stored, capsys):
+    for words in (["get", "Web"], ["export", "WEB"]):
+        assert main(words) == 3
+        told = capsys.readouterr().err
+        assert "there is 'web': labctl writes all names in lower case\n" in told
+        assert "next: say web instead\n" in told
+
+
 def test_export_prints_what_get_prints(stored, capsys):
     assert main(["export", "web"]) == 0
     exported = capsys.readouterr().out
@@ -104,6 +112,14 @@ def test_a_body_of_the_sdk_is_imported(tmp_path, capsys):
     assert main(["import", str(file), "--image", "debian"]) == 0
     spec = parse_spec(capsys.readouterr().out, source="import", base=tmp_path)
     assert (spec.name, spec.image.definition, spec.capacity) == ("ss1", "debian", 5)
+
+
+def test_a_body_of_a_put_is_asked_for_its_name(tmp_path, capsys):
+    (tmp_path / "body.json").write_text(json.dumps(make_body()), encoding="utf-8")
+    assert main(["import", str(tmp_path / "body.json")]) == 2
+    told = capsys.readouterr().err
+    assert "the body of a PUT has none, so add one" in told
+    assert "next: correct it; labctl export NAME --arm" in told
 
 
 def test_faults_are_told_with_line_and_column(tmp_path, capsys):
@@ -201,6 +217,20 @@ def test_escapes_of_json_that_yaml_does_not_know_are_understood():
 
 def test_files_that_cannot_be_read_are_told(tmp_path, capsys):
     assert main(["import", str(tmp_path / "nowhere.json")]) == 2
+    assert capsys.readouterr().err == (
+        f"labctl: '{tmp_path}/nowhere.json' cannot be read\n  No such file or directory\n"
+        "next: name a file of JSON or YAML, or - for standard input\n"
+    )
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     assert main(["import", str(tmp_path / "binary")]) == 2
     assert "is not UTF-8 text" in capsys.readouterr().err
+
+
+def test_a_spec_is_printed_without_defaults(web, tmp_path, capsys):
+    text = (
+        "name: web\ncapacity: 1\nimage: {definition: tiny}\nextensions:\n- {name: one, script: x}\n"
+    )
+    with web.write() as connection:
+        save_model(connection, parse_spec(text, source="spec", base=tmp_path), now=NOW)
+    assert main(["get", "web"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["extensions"] == [{"name": "one", "script": "x"}]

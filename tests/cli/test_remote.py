@@ -427,6 +427,22 @@ def test_another_version_at_the_server_is_told(client, monkeypatch, capsys):
     assert f"runs labctl {__version__}, this is 9.9.9" in capsys.readouterr().err
 
 
+def test_plain_http_to_a_server_that_speaks_https_is_told_so(outside, monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:  # as the server does with what is no TLS
+            listener.accept()[0].close()
+
+        answering = threading.Thread(target=hang_up)
+        answering.start()
+        port = listener.getsockname()[1]
+        monkeypatch.setenv("LABCTL_SERVER", f"http://127.0.0.1:{port}")
+        assert main(["list"]) == ExitCode.HOST
+        answering.join()
+    told = capsys.readouterr().err
+    assert f"next: labctl serve speaks https only: --server https://127.0.0.1:{port}\n" in told
+
+
 def test_an_unreachable_server_is_a_matter_of_the_host(outside, capsys):
     assert main(["list"]) == ExitCode.HOST
     assert capsys.readouterr().err == (
