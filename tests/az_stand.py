@@ -2,12 +2,15 @@
 
 import contextlib
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from tests.e2e.api_server import ApiServer
@@ -76,6 +79,8 @@ def standing() -> Iterator[Stand]:
 
 def make_env(path: Path, server: ApiServer) -> dict[str, str]:
     """An az that knows nothing of this user, tells nobody anything, and meets only our server."""
+    settings = path / "azure"
+    keep_from_asking_for_updates(settings)
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -83,7 +88,7 @@ def make_env(path: Path, server: ApiServer) -> dict[str, str]:
     }
     return {
         **kept,
-        "AZURE_CONFIG_DIR": str(path / "azure"),
+        "AZURE_CONFIG_DIR": str(settings),
         "AZURE_CORE_COLLECT_TELEMETRY": "false",
         "AZURE_CORE_INSTANCE_DISCOVERY": "false",
         "AZURE_CORE_SURVEY_MESSAGE": "false",
@@ -91,7 +96,21 @@ def make_env(path: Path, server: ApiServer) -> dict[str, str]:
         "AZURE_CORE_NO_COLOR": "true",
         "AZURE_CORE_OUTPUT": "json",
         "AZURE_EXTENSION_USE_DYNAMIC_INSTALL": "no",
-        "AZURE_AUTO_UPGRADE_ENABLE": "no",
         "NO_PROXY": "*",
         "REQUESTS_CA_BUNDLE": server.ca,
     }
+
+
+def keep_from_asking_for_updates(settings: Path) -> None:
+    """Leave the note that az leaves when it has asked its maker for the newest version.
+
+    Without it, the first line asks; no setting keeps az from that.
+    """
+    found = re.findall(r"^azure-cli(?:-(core|telemetry))?==(\S+)", LOCK.read_text(), re.MULTILINE)
+    versions = {part or "azure-cli": {"local": version} for part, version in found}
+    settings.mkdir(mode=0o700)
+    note = {
+        "versions": versions,
+        "update_time": f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S.%f}",
+    }
+    (settings / "versionCheck.json").write_text(json.dumps(note))
