@@ -85,6 +85,7 @@ class Remote:
         try:
             answer.begin()
         except (OSError, http.client.HTTPException):
+            answer.close()
             raise error from None
         return answer
 
