@@ -10,6 +10,8 @@ from labctl.arm.fields import Node, Treatment
 # Whatever is called so is not kept, since it would be given back to everybody who may read.
 _SECRET = re.compile(r"password|secret|sharedkey|accesskey|accountkey|token", re.IGNORECASE)
 
+_MOST_COMPARED = 200
+
 
 def keep(document: Document, node: Node, faults: Faults) -> Document:
     """What is to be given back; refused properties are noted."""
@@ -40,13 +42,15 @@ def _keep(value: object, node: Node, at: str, faults: Faults) -> object:
         faults.list(value, at)
         return None
     found: Document = {}
-    for key, each in (faults.mapping(value, at) or {}).items():
+    given = faults.mapping(value, at) or {}
+    for key, each in given.items():
         path = f"{at}.{key}" if at else key
         below = node.below.get(key.lower())
         if below is None and _SECRET.search(key):
             faults.note(path, "is unknown, and may be a secret.", code=NOT_SUPPORTED)
             continue
-        meant = None if below else _find_meant(key, node)
+        # To compare takes its time; nobody who mistypes writes hundreds of keys.
+        meant = None if below or len(given) > _MOST_COMPARED else _find_meant(key, node)
         if meant is not None:
             faults.note(path, f"is unknown; did you mean {meant}?")
             continue
@@ -62,7 +66,6 @@ def _find_meant(key: str, node: Node) -> str | None:
     Only what is nearly the same: `upgradePolcy`, and not `zone` where there is `zones`.
     """
     word = key.lower()
-    # Few are compared letter by letter, since a hostile document may have a million keys.
     alike = [each for each in node.below if each[0] == word[:1] and abs(len(each) - len(word)) < 3]
     near = get_close_matches(word, alike, n=1, cutoff=0.9)
     return node.below[near[0]].name if near else None

@@ -2,6 +2,7 @@
 
 import logging
 import resource
+import shlex
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from labctl.api.server import (
     serving_api,
     told_address,
 )
-from labctl.cli.context import Context
+from labctl.cli.context import Context, current_options
 from labctl.cli.follow import opened_store
 from labctl.cli.output import Output, print_document
 from labctl.controller.clock import now
@@ -262,13 +263,20 @@ def _tell_set_up(
     else:
         print("Tokens were made before; another one: labctl token create NAME --scope admin")
     client = made.get("clientId", "CLIENT_ID")
-    serve = " ".join(["labctl serve", *options.words])
+    given = current_options().state_dir
+    place = [] if given is None else ["--state-dir", shlex.quote(str(given))]
+    serve = " ".join(["labctl serve", *options.words, *place])
+    verify = "" if trusted is None else f" --cacert {shlex.quote(str(trusted))}"
     trust = [] if trusted is None else [f"export REQUESTS_CA_BUNDLE={trusted}"]
     sdk = f', connection_verify="{trusted}"' if trusted is not None else ""
     lines = [
         "",
         "Start it:",
         f"  {serve}",
+        "",
+        "Try it:",
+        f'  curl{verify} -H "Authorization: Bearer TOKEN" \\',
+        f'      "{url}/subscriptions?api-version=2024-11-01"',
         "",
         "The az command:",
         *(f"  {line}" for line in trust),

@@ -288,7 +288,9 @@ def _read_pem(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidError(
-            f"{str(path)!r} cannot be read", detail=error.strerror or str(error)
+            f"{str(path)!r} cannot be read",
+            detail=error.strerror or str(error),
+            hint="name a PEM file that this user may read",
         ) from error
 
 

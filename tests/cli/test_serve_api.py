@@ -61,7 +61,8 @@ def test_set_up_tells_what_is_next(run, tmp_path):
     code, text = run("serve", "--init", "--host", "lab7.example.org", "--listen", "0.0.0.0:9443")
     assert code == 0
     assert f"export REQUESTS_CA_BUNDLE={tmp_path}/state/api/ca.pem" in text
-    assert "labctl serve --listen 0.0.0.0:9443" in text
+    assert f"labctl serve --listen 0.0.0.0:9443 --state-dir {tmp_path}/state\n" in text
+    assert f"curl --cacert {tmp_path}/state/api/ca.pem -H " in text
     assert "az cloud register -n lab --endpoint-resource-manager https://lab7.example.org:9443" in (
         text
     )
@@ -176,6 +177,7 @@ def test_a_daemon_that_was_killed_is_asked_again_with_the_same_token(run, tmp_pa
         # Another one must neither take its place nor its address away.
         code, said = run("serve", "--listen", "127.0.0.1:0", "--uri", "test:///default")
         assert (code, "another labctl serve" in said) == (4, True)
+        assert "serving" not in said
         assert ask(daemon, secret).status_code == 200
     finally:
         daemon.end(signal.SIGKILL)
