@@ -24,7 +24,7 @@ _GLANCE = 0.25  # seconds between two looks whether anything has changed
 _SURVEY = timedelta(seconds=5)  # between two looks at everything, whatever has changed
 _MEMORY = timedelta(days=7)  # how long it can be asked how an operation ended
 _TIDY = timedelta(hours=1)
-_SLOW_AT_ONCE = 2
+_SLOW_AT_ONCE = 6  # two imports must not keep an upgrade from its begin
 
 log = logging.getLogger(__name__)
 
