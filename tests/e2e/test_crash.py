@@ -29,6 +29,8 @@ POINTS = [
 ]
 ELSEWHERE = {"delete:undefined", "delete:files"}
 HOOKS = {"hook:recorded", "hook:ran"}  # tried in test_hooks.py
+# Tried in tests/api/handlers/test_gallery_versions.py.
+IMPORTS = {"import:fetched", "import:stored"}
 TARGETS = itertools.cycle(["1.1.0", "1.0.0"])
 
 
@@ -41,7 +43,7 @@ def crash(lab):
 
 def test_every_named_point_is_tried():
     source = "".join(path.read_text() for path in (ROOT / "labctl" / "controller").glob("*.py"))
-    assert set(re.findall(r'reach\("([^"]+)"\)', source)) == {*POINTS, *ELSEWHERE, *HOOKS}
+    assert set(re.findall(r'reach\("([^"]+)"\)', source)) == {*POINTS, *ELSEWHERE, *HOOKS, *IMPORTS}
 
 
 @pytest.mark.parametrize("point", POINTS)

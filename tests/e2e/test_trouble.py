@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 
+import psutil
 import pytest
 
 from tests.e2e.harness import (
@@ -133,8 +134,25 @@ def test_an_upgrade_survives_a_libvirtd_that_comes_back(private_lab, libvirt):
         assert lab.versions("blink") == ["1.1.0"]
         assert checksum(lab, "blink_0") == before
         assert lab.domains("blink") == ["blink_0"]
+        # Killed, as for want of memory, it is switched on again, and once.
+        (emulator,) = emulators("blink_0")
+        emulator.kill()
+        wait_for(lambda: not emulators("blink_0"), seconds=30, what="the end of QEMU")
+        told_again = lab.run("apply", lab.specs / "blink.yaml").stdout
+        assert told_again.count("found off (crashed)") == 1, told_again
+        assert lab.instances("blink")["blink_0"]["health"] == "Healthy"
+        assert checksum(lab, "blink_0") == before
     finally:
         lab.remove("blink")
+
+
+def emulators(name):
+    begin = f"guest={name},"
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(word.startswith(begin) for word in process.info["cmdline"] or ())
+    ]
 
 
 def assert_gave_up_without(libvirt, output):

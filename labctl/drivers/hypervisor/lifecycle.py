@@ -104,9 +104,8 @@ _CRASHES = (libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED, libvirt.VIR_DOMAIN_EVENT_S
 
 def describe_state(state: int, reason: int) -> tuple[Power, str]:
     """Translate what `virDomainGetState` answers."""
+    # Off because QEMU died is off; what panicked has a QEMU that is to be ended.
     text = _REASONS.get(state, {}).get(reason, "")
-    if state == libvirt.VIR_DOMAIN_SHUTOFF and reason == libvirt.VIR_DOMAIN_SHUTOFF_CRASHED:
-        return Power.CRASHED, text
     # Every start begins paused; whoever sees that must not resume it.
     if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_STARTING_UP:
         return Power.RUNNING, text

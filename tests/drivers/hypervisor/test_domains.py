@@ -250,14 +250,14 @@ def test_a_cancelled_stop_leaves_the_domain(lab):
     assert lab.hypervisor.list_domains(lab.directory)[config.name].power is Power.RUNNING
 
 
-def test_a_killed_qemu_is_a_crash(lab):
+def test_a_killed_qemu_is_told_as_a_crash_and_leaves_a_domain_that_is_off(lab):
     events: queue.Queue[DomainEvent] = queue.Queue()
     lab.hypervisor.subscribe(events.put)
     config = lab.start()
     os.kill(pid_of(config), signal.SIGKILL)
     await_event(events, config.name, LifecycleKind.CRASHED)
     seen = lab.hypervisor.list_domains(lab.directory)[config.name]
-    assert (seen.power, seen.reason) == (Power.CRASHED, "crashed")
+    assert (seen.power, seen.reason) == (Power.STOPPED, "crashed")
     assert lab.hypervisor.ensure_started(config.name)
 
 

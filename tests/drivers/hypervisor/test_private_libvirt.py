@@ -8,6 +8,7 @@ from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from labctl.drivers.domain import NatNetwork
@@ -74,6 +75,24 @@ def test_a_libvirtd_that_stays_away_is_reported_and_nothing_is_lost(lab, private
     seen = lab.hypervisor.list_domains(lab.directory)
     assert seen[config.name].power is Power.RUNNING
     impatient.close()
+
+
+def test_what_died_while_libvirtd_was_away_is_off_and_starts_again(lab, private_libvirt):
+    config = lab.start()
+    # libvirt calls such a domain "crashed"; there is nothing left to switch off.
+    (emulator,) = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if f"guest={config.name},debug-threads=on" in (process.info["cmdline"] or ())
+    ]
+    private_libvirt.kill()
+    emulator.kill()
+    emulator.wait(20)
+    private_libvirt.start()
+    seen = lab.hypervisor.list_domains(lab.directory)[config.name]
+    assert (seen.power, seen.reason) == (Power.STOPPED, "crashed")
+    assert lab.hypervisor.ensure_stopped(config.name, grace=timedelta(0)) is Stopped.WAS_OFF
+    assert lab.hypervisor.ensure_started(config.name)
 
 
 def host(number):
