@@ -89,7 +89,11 @@ def test_what_died_while_libvirtd_was_away_is_off_and_starts_again(lab, private_
     emulator.kill()
     emulator.wait(20)
     private_libvirt.start()
-    seen = lab.hypervisor.list_domains(lab.directory)[config.name]
+    for _ in range(200):  # it answers before it has looked after its domains
+        seen = lab.hypervisor.list_domains(lab.directory)[config.name]
+        if seen.power is not Power.RUNNING:
+            break
+        threading.Event().wait(0.1)
     assert (seen.power, seen.reason) == (Power.STOPPED, "crashed")
     assert lab.hypervisor.ensure_stopped(config.name, grace=timedelta(0)) is Stopped.WAS_OFF
     assert lab.hypervisor.ensure_started(config.name)
