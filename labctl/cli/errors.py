@@ -119,6 +119,7 @@ def _translate(error: TyperException) -> LabError:
     if possibilities:
         brief = f"{brief.rstrip('.')}; did you mean {' or '.join(possibilities)}?"
     brief = brief.replace("Value error, ", "")  # pydantic's words, which Typer passes through
+    brief = " ".join(brief.split())  # choices come in a line each
     return _UsageError(brief, hint=f"run: {command} --help")
 
 

@@ -157,18 +157,26 @@ def act_on_instance(desk: Desk, call: Call, action: Action) -> Answer:
     return accept(desk, call, operation, location=location)
 
 
+def _read_required_ids(
+    body: Json, found: FoundSet, instances: Sequence[Instance]
+) -> list[str] | None:
+    """The instances that are named; None: all, which has to be said."""
+    named = read_instance_ids(body, found, instances)
+    if named is None and not names_all(body):
+        raise invalid(
+            "'instanceIds' is required: name instances, or \"*\" for all.",
+            target="instanceIds",
+        )
+    return named
+
+
 def update_models(desk: Desk, call: Call) -> Answer:
     """Give the named instances the newest model, at once and without batches."""
     body = call.read_document()
     with desk.database.write() as connection:
         found = _find_present(connection, desk, call)
         instances = load_instances(connection, found.name)
-        named = read_instance_ids(body, found, instances)
-        if named is None and not names_all(body):
-            raise invalid(
-                "'instanceIds' is required: name instances, or \"*\" for all.",
-                target="instanceIds",
-            )
+        named = _read_required_ids(body, found, instances)
         chosen = (
             ()
             if named == []
@@ -194,12 +202,7 @@ def delete_instances(desk: Desk, call: Call) -> Answer:
     with desk.database.write() as connection:
         found = _find_present(connection, desk, call)
         instances = load_instances(connection, found.name)
-        named = read_instance_ids(body, found, instances)
-        if named is None and not names_all(body):
-            raise invalid(
-                "'instanceIds' is required: name instances, or \"*\" for all.",
-                target="instanceIds",
-            )
+        named = _read_required_ids(body, found, instances)
         names = [i.name for i in instances] if named is None else named
         return _delete(connection, desk, call, found, names, "POST")
 
